@@ -1,0 +1,1 @@
+"""Network architectures that spandrel does not carry, written for the published weights."""

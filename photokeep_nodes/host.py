@@ -1,0 +1,204 @@
+"""The one door to whatever runs the nodes: a ComfyUI, or the headless runner.
+
+Nothing else imports ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when they are made, so that an older
+or newer ComfyUI works as far as it can.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+ProgressSink = Callable[[int, int, str], None]
+"""Takes (done, total, what is counted), for instance (3, 16, "tiles")."""
+
+
+def _no_progress(_done: int, _total: int, _unit: str) -> None:
+    return None
+
+
+def _never_interrupted() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Standalone:
+    """What the nodes need to know where there is no ComfyUI.
+
+    Attributes:
+        input_dirs: folders in which photo names are looked up, first match wins.
+        output_dir: where SavePhoto writes.
+        device: "auto", "cpu" or "cuda:N".
+        vram_budget_bytes: cap for the pool on an accelerator; None leaves it to the device.
+        progress: called with (done, total, unit) while a stage works.
+        check_interrupted: raises when the user asked to stop.
+    """
+
+    input_dirs: tuple[Path, ...] = ()
+    output_dir: Path = field(default_factory=lambda: Path("output"))
+    device: str = "auto"
+    vram_budget_bytes: int | None = None
+    progress: ProgressSink = _no_progress
+    check_interrupted: Callable[[], None] = _never_interrupted
+
+
+_standalone: ContextVar[Standalone | None] = ContextVar("photokeep_standalone", default=None)
+
+
+@contextmanager
+def standalone(settings: Standalone) -> Iterator[None]:
+    """Run the body with ``settings`` in place of a ComfyUI."""
+    token = _standalone.set(settings)
+    try:
+        yield
+    finally:
+        _standalone.reset(token)
+
+
+def _settings() -> Standalone:
+    return _standalone.get() or Standalone()
+
+
+def in_comfyui() -> bool:
+    """Whether a ComfyUI runs this code: its modules are loaded and nobody asked for standalone settings."""
+    return _standalone.get() is None and "folder_paths" in sys.modules and "comfy.model_management" in sys.modules
+
+
+def _folder_paths() -> Any:
+    return sys.modules["folder_paths"]
+
+
+def _model_management() -> Any:
+    return sys.modules["comfy.model_management"]
+
+
+def samples_dir() -> Path:
+    """Folder of the photos that ship with the workflows; absent in a wheel."""
+    return Path(__file__).resolve().parent.parent / "workflows"
+
+
+def input_dirs() -> tuple[Path, ...]:
+    """Folders in which LoadPhoto may read."""
+    if in_comfyui():
+        return (Path(_folder_paths().get_input_directory()), samples_dir())
+    return (*_settings().input_dirs, samples_dir())
+
+
+def output_dir() -> Path:
+    """Folder under which SavePhoto may write."""
+    return Path(_folder_paths().get_output_directory()) if in_comfyui() else _settings().output_dir
+
+
+def preview_dir() -> Path | None:
+    """Folder for throw-away previews, or None where nobody would look at them."""
+    return Path(_folder_paths().get_temp_directory()) if in_comfyui() else None
+
+
+def user_model_dirs() -> tuple[Path, ...]:
+    """Folders searched for weight files, the first being where new ones go.
+
+    ``PHOTOKEEP_MODELS`` (one folder) comes first, then ComfyUI's own model folders, then the per-user folder.
+    """
+    import platformdirs
+
+    dirs: list[Path] = []
+    if named := os.environ.get("PHOTOKEEP_MODELS"):
+        dirs.append(Path(named).expanduser())
+    if in_comfyui():
+        known = _folder_paths().folder_names_and_paths
+        for kind in ("photokeep", "upscale_models", "detection"):
+            if kind in known:
+                dirs.extend(Path(p) for p in _folder_paths().get_folder_paths(kind))
+    dirs.append(Path(platformdirs.user_data_dir("photokeep", appauthor=False)) / "models")
+    return tuple(dict.fromkeys(dirs))
+
+
+def cache_dir() -> Path:
+    """Per-user folder for what can be made again: converted weights, stage outputs."""
+    import platformdirs
+
+    if named := os.environ.get("PHOTOKEEP_CACHE"):
+        return Path(named).expanduser()
+    return Path(platformdirs.user_cache_dir("photokeep", appauthor=False))
+
+
+def compute_device() -> torch.device:
+    """Device the networks run on."""
+    import torch
+
+    if in_comfyui():
+        device = _model_management().get_torch_device()
+        return device if isinstance(device, torch.device) else torch.device(device)
+    wanted = _settings().device
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def vram_budget_bytes() -> int | None:
+    """User's cap on the pool of an accelerator, or None."""
+    return None if in_comfyui() else _settings().vram_budget_bytes
+
+
+def make_room(n_bytes: int, device: torch.device) -> None:
+    """Ask the host to move its own idle models off ``device`` until ``n_bytes`` are free; without a host, nothing."""
+    if in_comfyui() and device.type != "cpu":
+        _model_management().free_memory(n_bytes, device)
+
+
+def check_interrupted() -> None:
+    """Raise if the user asked to stop.
+
+    Raises:
+        BaseException: the host's own InterruptProcessingException, or what the runner's callback raises.
+    """
+    if in_comfyui():
+        _model_management().throw_exception_if_processing_interrupted()
+    else:
+        _settings().check_interrupted()
+
+
+class Progress:
+    """Counts a stage's steps where the user looks: the editor's node bar or the runner's display."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self._bar: Any = None
+        if in_comfyui() and "comfy.utils" in sys.modules:
+            self._bar = sys.modules["comfy.utils"].ProgressBar(total)
+        self._show()
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update_absolute(self.done, self.total)
+        else:
+            _settings().progress(self.done, self.total, self.unit)
+
+    def advance(self, steps: int = 1) -> None:
+        """Count ``steps`` more and let the user interrupt."""
+        self.done += steps
+        self._show()
+        check_interrupted()
+
+    def restart(self, total: int) -> None:
+        """Begin again with another number of steps, as after an out-of-memory with smaller tiles."""
+        self.total = total
+        self.done = 0
+        self._show()

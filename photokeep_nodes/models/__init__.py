@@ -1,0 +1,46 @@
+"""The catalogue: every module in this folder that has a ``SPEC`` is a model.
+
+Reading the catalogue imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from ..errors import NodeInputError
+from ..model_spec import ModelHandle, ModelSpec
+
+
+@cache
+def catalogue() -> dict[str, ModelSpec]:
+    """Every model, by id, in the order of their module names.
+
+    Raises:
+        RuntimeError: two modules claim one id.
+    """
+    specs: dict[str, ModelSpec] = {}
+    for module_info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        spec: ModelSpec | None = getattr(module, "SPEC", None)
+        if spec is None:
+            continue
+        if spec.id in specs:
+            raise RuntimeError(f"two modules in {__name__} claim the model id {spec.id!r}")
+        specs[spec.id] = spec
+    return specs
+
+
+def get(handle: ModelHandle) -> ModelSpec:
+    """The model a handle names.
+
+    Raises:
+        NodeInputError: the handle is none, or names a model this version does not have.
+    """
+    if not isinstance(handle, ModelHandle):
+        raise NodeInputError(f"a model handle was expected, not {type(handle).__name__}", hint="Connect a model node.")
+    spec = catalogue().get(handle.model_id)
+    if spec is None:
+        raise NodeInputError(f"there is no model {handle.model_id!r} here", hint="See `photokeep models list`.")
+    return spec

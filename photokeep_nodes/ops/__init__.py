@@ -1,0 +1,1 @@
+"""Restoration operators: functions of tensors, with no knowledge of nodes, files or the pool."""
