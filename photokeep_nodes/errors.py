@@ -23,8 +23,8 @@
     ├── CacheError                  the stage cache cannot be read or written
     └── StageFailedError            a stage raised; the cause is chained
 
-Each carries ``message`` (what went wrong), ``hint`` (what to do next, may be empty) and ``context`` (ids and figures, plain
-data), and survives pickling, which a queue needs.
+Each carries ``message`` (what went wrong), ``hint`` (what to do next, may be empty) and ``context`` (ids and figures,
+plain data), and survives pickling, which a queue needs.
 """
 
 from __future__ import annotations

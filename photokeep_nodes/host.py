@@ -1,7 +1,7 @@
 """The one door to whatever runs the nodes: a ComfyUI, or the headless runner.
 
-Nothing else imports ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when they are made, so that an older
-or newer ComfyUI works as far as it can.
+Nothing else imports ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when they are made, so that an
+older or newer ComfyUI works as far as it can.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     import torch
 
-ProgressSink = Callable[[int, int, str], None]
-"""Takes (done, total, what is counted), for instance (3, 16, "tiles")."""
+ProgressSink = Callable[[float, int, str], None]
+"""Takes (done, total, what is counted), for instance (2.5, 16, "tiles")."""
 
 
-def _no_progress(_done: int, _total: int, _unit: str) -> None:
+def _no_progress(_done: float, _total: int, _unit: str) -> None:
     return None
 
 
@@ -176,29 +176,29 @@ def check_interrupted() -> None:
 class Progress:
     """Counts a stage's steps where the user looks: the editor's node bar or the runner's display."""
 
+    _BAR_STEPS = 1000  # the editor's bar counts whole steps; a fraction of a tile must still move it
+
     def __init__(self, total: int, unit: str) -> None:
-        self.total = total
         self.unit = unit
-        self.done = 0
         self._bar: Any = None
         if in_comfyui() and "comfy.utils" in sys.modules:
-            self._bar = sys.modules["comfy.utils"].ProgressBar(total)
-        self._show()
-
-    def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.update_absolute(self.done, self.total)
-        else:
-            _settings().progress(self.done, self.total, self.unit)
-
-    def advance(self, steps: int = 1) -> None:
-        """Count ``steps`` more and let the user interrupt."""
-        self.done += steps
-        self._show()
-        check_interrupted()
+            self._bar = sys.modules["comfy.utils"].ProgressBar(self._BAR_STEPS)
+        self.restart(total)
 
     def restart(self, total: int) -> None:
-        """Begin again with another number of steps, as after an out-of-memory with smaller tiles."""
+        """Begin (again) with ``total`` steps, as after an out-of-memory with smaller tiles."""
         self.total = total
-        self.done = 0
-        self._show()
+        self.reach(0.0)
+
+    def reach(self, done: float) -> None:
+        """Show that ``done`` of ``total`` steps are behind us, and let the user interrupt."""
+        self.done = done
+        if self._bar is not None:
+            self._bar.update_absolute(int(self._BAR_STEPS * done / max(1, self.total)), self._BAR_STEPS)
+        else:
+            _settings().progress(done, self.total, self.unit)
+        check_interrupted()
+
+    def advance(self, steps: float = 1.0) -> None:
+        """Count ``steps`` more and let the user interrupt."""
+        self.reach(self.done + steps)

@@ -1,0 +1,277 @@
+"""Run a model of the catalogue: the one place that decides device, dtype, memory layout and tile size.
+
+Weights come through the shared pool as a lease, never earlier than the stage that needs them.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import host, vram_manager, weights
+from .errors import NodeInputError, VramExhaustedError
+from .models import get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    from .model_spec import DTypeName, ModelHandle, ModelSpec, Role
+
+_CPU_TILE_SHARE = 0.25  # of the free memory, so that the photo and other programs keep theirs
+_GPU_TILE_SHARE = 0.6
+_LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
+_SMALLEST_TILE = 64
+
+
+@dataclass(frozen=True)
+class Network:
+    """A leased model, ready to be called with float32 tensors from anywhere.
+
+    Attributes:
+        spec: what it is.
+        module: the network on ``device`` in ``dtype``.
+    """
+
+    spec: ModelSpec
+    module: torch.nn.Module
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, image: torch.Tensor, *arguments: torch.Tensor) -> torch.Tensor:
+        """Run the network on (B, C, H, W).
+
+        Returns:
+            float32 on ``device``.
+        """
+        import torch
+
+        # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
+        image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        placed = [argument.to(self.device, self.dtype) for argument in arguments]
+        with torch.inference_mode():
+            result: torch.Tensor = self.module(image, *placed)
+        return result.float()
+
+
+def spec_for(handle: ModelHandle, role: Role) -> ModelSpec:
+    """The model that ``handle`` names, if it serves ``role``.
+
+    Raises:
+        NodeInputError: it is none, unknown, or made for another stage.
+    """
+    spec = get(handle)
+    if spec.role != role:
+        raise NodeInputError(
+            f"{spec.title} is made for {spec.role.replace('_', ' ')}, not for {role.replace('_', ' ')}",
+            hint=f"Connect a model whose output is of the type for {role.replace('_', ' ')}.",
+        )
+    return spec
+
+
+def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
+    """Fastest dtype in which both the architecture keeps its quality and the device computes well."""
+    import torch
+
+    by_name: dict[DTypeName, torch.dtype] = {
+        "float32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }
+    if device.type != "cuda":
+        return torch.float32
+    for name in spec.dtypes:
+        if name != "bfloat16" or torch.cuda.is_bf16_supported():
+            return by_name[name]
+    return torch.float32
+
+
+@contextmanager
+def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None = None) -> Iterator[Network]:
+    """Hold a model on the compute device for the duration of the body.
+
+    Args:
+        spec: which model.
+        working_bytes: memory the computation itself needs on the device.
+        dtype: None lets ``choose_dtype`` decide.
+    Raises:
+        WeightsError: the weights are missing, damaged or of another architecture.
+        VramError: the pool cannot give the memory.
+    """
+    import torch
+
+    device = host.compute_device()
+    chosen = dtype or choose_dtype(spec, device)
+    element_size = torch.empty((), dtype=chosen).element_size()
+
+    def load() -> torch.nn.Module:
+        module = weights.load_module(spec).to(chosen)
+        # nn.Module.to accepts a memory format for its 4-D parameters; its type hints do not say so.
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    source = vram_manager.ModelSource(
+        key=f"{spec.id}:{weights.digest(spec)[:16]}:{chosen}",
+        load=load,
+        weight_bytes=spec.weight_bytes * element_size // 4,
+    )
+    pool = vram_manager.shared_pool()
+    pool.make_room = host.make_room
+    if device.type != "cpu" and (budget := host.vram_budget_bytes()) is not None:
+        pool.set_budget(device, budget)
+    with pool.lease(source, device=device, working_bytes=working_bytes) as module:
+        yield Network(spec, module, device, chosen)
+
+
+def _free_bytes(device: torch.device) -> int:
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
+    """Largest tile side whose working memory fits the device, no larger than the photo.
+
+    Args:
+        spec: gives bytes per pixel and the margin.
+        height: of the photo, in pixels.
+        width: of the photo, in pixels.
+    """
+    device = host.compute_device()
+    share = _CPU_TILE_SHARE if device.type == "cpu" else _GPU_TILE_SHARE
+    pixels = _free_bytes(device) * share / max(1, spec.bytes_per_pixel)
+    return max(_SMALLEST_TILE, min(_LARGEST_TILE, int(pixels**0.5), max(height, width)))
+
+
+def working_bytes(spec: ModelSpec, height: int, width: int, dtype_size: int = 4) -> int:
+    """Estimate of the memory one tile's computation takes on the device."""
+    return spec.bytes_per_pixel * height * width * dtype_size // 4
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is an allocator's refusal, on any device."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def apply_tiled(
+    spec: ModelSpec,
+    image: torch.Tensor,
+    *,
+    tile: int = 0,
+    call: Callable[[Network, torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Run a whole-image model over a photo of any size.
+
+    Out of memory is answered with tiles of half the side, down to 64 px, and a half-precision result that is not finite
+    with a second run in float32.
+
+    Args:
+        spec: the model.
+        image: (B, 3, H, W) float32 in [0, 1].
+        tile: side of a tile in pixels; 0 chooses it from the free memory.
+        call: how to run the network on one tile, where it takes more than the image.
+    Returns:
+        (B, C, H * scale, W * scale) float32 on the CPU, not clamped.
+    Raises:
+        WeightsError: see ``lease``.
+        VramExhaustedError: not even the smallest tile fits.
+    """
+    import torch
+
+    side = tile or auto_tile(spec, *image.shape[-2:])
+    dtype: torch.dtype | None = None
+    bar = host.Progress(1, "tiles")
+    while True:
+        height, width = (min(side, s) for s in image.shape[-2:])
+        try:
+            with lease(spec, working_bytes=working_bytes(spec, height, width), dtype=dtype) as network:
+                result = _run_tiled(network, image, side, call or Network.__call__, bar)
+                computed_in = network.dtype
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if side <= _SMALLEST_TILE:
+                raise VramExhaustedError(
+                    f"{spec.title} does not fit in memory even with tiles of {side} px",
+                    hint="Close other programs, or run with --device cpu.",
+                    model=spec.id,
+                    tile=side,
+                ) from error
+            # The traceback's frames keep the failed attempt's tensors alive; without this the retry has less room.
+            error.__traceback__ = None
+            side = max(_SMALLEST_TILE, side // 2)
+        else:
+            if bool(torch.isfinite(result).all()):
+                return result
+            if computed_in == torch.float32:
+                raise NodeInputError(
+                    f"{spec.title} returned values that are not numbers", hint="Its weights do not suit this photo."
+                )
+            dtype = torch.float32
+
+
+def _run_tiled(
+    network: Network,
+    image: torch.Tensor,
+    side: int,
+    call: Callable[[Network, torch.Tensor], torch.Tensor],
+    bar: host.Progress,
+) -> torch.Tensor:
+    from .ops import tiling
+
+    spec = network.spec
+    with _Meter(bar, network.module) as meter:
+        return tiling.run_tiled(
+            lambda part: call(network, part),
+            image,
+            tile=side,
+            margin=spec.receptive_field,
+            scale=spec.scale,
+            multiple=spec.multiple_of,
+            minimum=spec.minimum,
+            progress=meter.after_tile,
+        )
+
+
+class _Meter:
+    """Moves a progress bar by tiles, and layer by layer inside a tile: on a CPU one tile can take a minute.
+
+    Each step also lets the user interrupt.
+    """
+
+    def __init__(self, bar: host.Progress, module: torch.nn.Module) -> None:
+        import torch
+
+        self._bar = bar
+        self._layers = [m for m in module.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+        self._thread = threading.get_ident()  # a resident module may serve another thread at the same time
+        self._tiles = 0
+        self._seen = 0
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> _Meter:
+        self._hooks = [layer.register_forward_hook(self._after_layer) for layer in self._layers]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def after_tile(self, done: int, total: int) -> None:
+        self._tiles, self._seen = done, 0
+        self._bar.total = total
+        self._bar.reach(done)
+
+    def _after_layer(self, *_: object) -> None:
+        if threading.get_ident() == self._thread:
+            self._seen += 1
+            self._bar.reach(self._tiles + min(0.99, self._seen / len(self._layers)))

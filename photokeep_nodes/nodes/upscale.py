@@ -1,0 +1,83 @@
+"""Upscale: enlarge a photo with a super-resolution model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NodeInputError
+from ..model_spec import ModelHandle, socket_type
+
+if TYPE_CHECKING:
+    import torch
+
+_SMALLEST_TILE = 64
+
+
+class Upscale:
+    """Enlarge by any factor from 1 to 8: the model's own factor, then resampling."""
+
+    NODE_ID = "PhotokeepUpscale"
+    DISPLAY_NAME = "Upscale"
+    CATEGORY = "PhotoKeep/Restore"
+    DESCRIPTION = (
+        "Enlarges and sharpens with a super-resolution model. The model works at its own factor (mostly 4);"
+        " other factors are resampled from its result. Large photos run in tiles without visible seams."
+    )
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("The enlarged photo.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The photo."}),
+                "model": (socket_type("upscale"), {"tooltip": "A super-resolution model, such as Real-ESRGAN."}),
+                "scale": (
+                    "FLOAT",
+                    {
+                        "default": 4.0,
+                        "min": 1.0,
+                        "max": 8.0,
+                        "step": 0.25,
+                        "tooltip": "Output side over input side. At 1 the photo is only sharpened.",
+                    },
+                ),
+                "tile": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 4096,
+                        "step": 32,
+                        "tooltip": "Side of a tile in pixels; 0 chooses it from the free memory.",
+                    },
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, tile: int | None = None) -> bool | str:
+        """Refuse tiles that have no room for their margins."""
+        if tile is not None and 0 < tile < _SMALLEST_TILE:
+            return f"tile is {tile}; use 0 (automatic) or at least {_SMALLEST_TILE}"
+        return True
+
+    def run(self, image: torch.Tensor, model: ModelHandle, scale: float, tile: int) -> tuple[torch.Tensor]:
+        """Enlarge (B, H, W, C) in [0, 1] to (B, round(H * scale), round(W * scale), 3); see INPUT_TYPES."""
+        from torch.nn import functional
+
+        from .. import images, inference
+
+        spec = inference.spec_for(model, "upscale")
+        photo = images.to_bchw(image)
+        size = [max(1, round(side * scale)) for side in photo.shape[-2:]]
+        if size[0] * size[1] > 1_000_000_000:
+            raise NodeInputError(
+                f"the result would have {size[1]} x {size[0]} pixels", hint="Use a smaller scale, or crop first."
+            )
+        large = inference.apply_tiled(spec, photo, tile=tile).clamp_(0.0, 1.0)
+        if list(large.shape[-2:]) != size:
+            large = functional.interpolate(large, size=size, mode="bicubic", antialias=True, align_corners=False)
+        return (images.to_bhwc(large),)
