@@ -7,6 +7,7 @@
     │   ├── PhotoReadError          missing, empty, truncated, not an image, too large
     │   └── PhotoWriteError         folder not writable, name taken, format cannot hold it
     ├── NodeInputError              a node was given a value it cannot work with
+    ├── NodeDefinitionError         a node class does not declare itself as the contract asks
     ├── WorkflowError               the file that describes the work is wrong
     │   ├── WorkflowFormatError     not JSON, not a workflow
     │   └── WorkflowInvalidError    a workflow, but not one that can run
@@ -75,6 +76,10 @@ class PhotoWriteError(PhotoError):
 
 class NodeInputError(PhotokeepError):
     """A node was given a value it cannot work with."""
+
+
+class NodeDefinitionError(PhotokeepError):
+    """A node class does not declare itself as the contract asks."""
 
 
 class WorkflowError(PhotokeepError):
