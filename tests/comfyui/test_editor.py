@@ -1,0 +1,117 @@
+"""The shipped workflow in ComfyUI's real editor, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import photokeep_nodes
+from headless import load_workflow, schemas_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.comfyui
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+READY = """() => window.app?.graph && window.LiteGraph
+    && 'PhotokeepLoadPhoto' in LiteGraph.registered_node_types"""
+LOAD = """async (file) => {
+    await app.loadGraphData(file);
+    return app.graph._nodes.map((node) => ({
+        id: String(node.id), type: node.type, failed: Boolean(node.has_errors),
+        known: node.type in LiteGraph.registered_node_types,
+    }));
+}"""
+TO_PROMPT = "async () => (await app.graphToPrompt()).output"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, PHOTOKEEP_CHROMIUM naming the program where it is not the usual one."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install '.[editor]'"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    with playwright.sync_playwright() as started:
+        program = os.environ.get("PHOTOKEEP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+        program = program or started.chromium.executable_path
+        if not Path(program).is_file():
+            pytest.skip("no Chromium found: install one, run `playwright install chromium`, or set PHOTOKEEP_CHROMIUM")
+        browser = started.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def editor(host: Any, chromium: Any) -> Iterator[Any]:
+    """The editor's page, ready to load a workflow."""
+    with chromium.new_context(viewport={"width": 1920, "height": 1080}) as context:
+        page = context.new_page()
+        page.goto(host.url)
+        page.wait_for_function(READY, timeout=120_000)
+        yield page
+
+
+def screenshot(page: Any, tmp_path: Path, name: str) -> None:
+    """Keep a picture: under PHOTOKEEP_SCREENSHOTS where that is set, else with the test's other files."""
+    folder = Path(os.environ.get("PHOTOKEEP_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(1000)  # the canvas is drawn by an animation frame after the graph is loaded
+    page.screenshot(path=folder / f"{name}.png")
+
+
+def without_meta(prompt: dict[str, Any]) -> dict[str, Any]:
+    return {node_id: {key: node[key] for key in ("class_type", "inputs")} for node_id, node in prompt.items()}
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_editor_converts_the_file_as_the_runner_does(editor: Any, tmp_path: Path, path: Path) -> None:
+    nodes = editor.evaluate(LOAD, json.loads(path.read_text(encoding="utf-8")))
+    screenshot(editor, tmp_path, path.stem)
+    assert nodes
+    assert [node for node in nodes if node["failed"] or not node["known"]] == []
+    ours = load_workflow(path, schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS)).to_prompt()
+    assert without_meta(editor.evaluate(TO_PROMPT)) == without_meta(ours)
+
+
+def test_the_editor_would_report_a_missing_node(editor: Any) -> None:
+    """The check above can fail."""
+    text = (WORKFLOWS / "restore.json").read_text(encoding="utf-8")
+    nodes = editor.evaluate(LOAD, json.loads(text.replace("PhotokeepUpscale", "PhotokeepNoSuchNode")))
+    assert [(node["failed"], node["known"]) for node in nodes if node["type"] == "PhotokeepNoSuchNode"] == [
+        (True, False)
+    ]
+
+
+def test_the_editor_runs_the_shipped_workflow(editor: Any, host: Any, tmp_path: Path) -> None:
+    before = set(host.get("/history"))
+    editor.evaluate(LOAD, json.loads((WORKFLOWS / "restore.json").read_text(encoding="utf-8")))
+    assert editor.evaluate("async () => await app.queuePrompt(0)") is not False
+    assert not editor.evaluate("() => app.lastNodeErrors && Object.keys(app.lastNodeErrors).length")
+    queue = host.get("/queue")
+    queued = {job[1] for part in ("queue_running", "queue_pending") for job in queue[part]}
+    (prompt_id,) = queued | (set(host.get("/history")) - before)
+    entry = host.wait(prompt_id)
+    assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
+    (path,) = host.saved(entry)
+    assert path.is_file()
+    # The finished node shows its picture.
+    editor.wait_for_function(
+        "() => Object.values(app.nodeOutputs).some((output) => output.images?.length)", timeout=30_000
+    )
+    screenshot(editor, tmp_path, "restore-done")
