@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import photokeep_nodes
-from headless import load_workflow, schemas_of
+from headless import load_workflow, parse_workflow, schemas_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +29,16 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-READY = """() => window.app?.graph && window.LiteGraph
+READY = """() => window.app?.graph?._nodes?.length && window.LiteGraph && !app.extensionManager?.spinner
     && 'PhotokeepLoadPhoto' in LiteGraph.registered_node_types"""
+# A new session loads its default graph at some time after the page is up: load until ours has stayed.
 LOAD = """async (file) => {
-    await app.loadGraphData(file);
+    const ids = (nodes) => nodes.map((node) => String(node.id)).sort().join();
+    for (let attempt = 0; attempt < 10; attempt++) {
+        await app.loadGraphData(file);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        if (ids(app.graph._nodes) === ids(file.nodes)) break;
+    }
     return app.graph._nodes.map((node) => ({
         id: String(node.id), type: node.type, failed: Boolean(node.has_errors),
         known: node.type in LiteGraph.registered_node_types,
@@ -79,20 +86,37 @@ def without_meta(prompt: dict[str, Any]) -> dict[str, Any]:
     return {node_id: {key: node[key] for key in ("class_type", "inputs")} for node_id, node in prompt.items()}
 
 
+def by_runner(raw: dict[str, Any]) -> dict[str, Any]:
+    return parse_workflow(raw, schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS)).to_prompt()
+
+
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
 def test_the_editor_converts_the_file_as_the_runner_does(editor: Any, tmp_path: Path, path: Path) -> None:
-    nodes = editor.evaluate(LOAD, json.loads(path.read_text(encoding="utf-8")))
+    raw = load_workflow(path)
+    nodes = editor.evaluate(LOAD, raw)
     screenshot(editor, tmp_path, path.stem)
-    assert nodes
+    assert {node["id"] for node in nodes} == {str(node["id"]) for node in raw["nodes"]}
     assert [node for node in nodes if node["failed"] or not node["known"]] == []
-    ours = load_workflow(path, schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS)).to_prompt()
-    assert without_meta(editor.evaluate(TO_PROMPT)) == without_meta(ours)
+    assert without_meta(editor.evaluate(TO_PROMPT)) == without_meta(by_runner(raw))
+
+
+@pytest.mark.parametrize("mode", [2, 4], ids=["muted", "bypassed"])
+def test_switched_off_nodes_are_converted_alike(editor: Any, mode: int) -> None:
+    """Each node of the full workflow in turn, all others on."""
+    raw = load_workflow(WORKFLOWS / "restore_full.json")
+    for node in raw["nodes"]:
+        changed = copy.deepcopy(raw)
+        for other in changed["nodes"]:
+            other["mode"] = mode if other["id"] == node["id"] else 0
+        editor.evaluate(LOAD, changed)
+        theirs, ours = without_meta(editor.evaluate(TO_PROMPT)), without_meta(by_runner(changed))
+        assert theirs == ours, f"with {node['type']} {node['id']} in mode {mode}"
 
 
 def test_the_editor_would_report_a_missing_node(editor: Any) -> None:
     """The check above can fail."""
     text = (WORKFLOWS / "restore.json").read_text(encoding="utf-8")
-    nodes = editor.evaluate(LOAD, json.loads(text.replace("PhotokeepUpscale", "PhotokeepNoSuchNode")))
+    nodes = editor.evaluate(LOAD, json.loads(text.replace('"PhotokeepUpscale"', '"PhotokeepNoSuchNode"')))
     assert [(node["failed"], node["known"]) for node in nodes if node["type"] == "PhotokeepNoSuchNode"] == [
         (True, False)
     ]
@@ -100,7 +124,7 @@ def test_the_editor_would_report_a_missing_node(editor: Any) -> None:
 
 def test_the_editor_runs_the_shipped_workflow(editor: Any, host: Any, tmp_path: Path) -> None:
     before = set(host.get("/history"))
-    editor.evaluate(LOAD, json.loads((WORKFLOWS / "restore.json").read_text(encoding="utf-8")))
+    editor.evaluate(LOAD, load_workflow(WORKFLOWS / "restore.json"))
     assert editor.evaluate("async () => await app.queuePrompt(0)") is not False
     assert not editor.evaluate("() => app.lastNodeErrors && Object.keys(app.lastNodeErrors).length")
     queue = host.get("/queue")

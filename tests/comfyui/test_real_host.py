@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import photokeep_nodes
-from headless import load_workflow, schemas_of
+from headless import load_workflow, parse_workflow, schemas_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def editor_file() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def prompt() -> dict[str, Any]:
     """The shipped workflow as our own parser converts it."""
-    workflow = load_workflow(RESTORE, schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS))
+    workflow = parse_workflow(load_workflow(RESTORE), schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS))
     assert workflow.problems == ()
     return workflow.to_prompt()
 
@@ -144,7 +144,7 @@ def test_the_saved_photo_carries_its_workflow(
     assert json.loads(text["prompt"]) == prompt
     assert json.loads(text["workflow"]) == editor_file
     # What the user drops onto the editor can be given to the runner too.
-    again = load_workflow(by_host, schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS))
+    again = parse_workflow(load_workflow(by_host), schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS))
     assert again.to_prompt() == prompt
 
 
