@@ -1,6 +1,6 @@
 """What a node class declares, as plain data: the parser and the planner read schemas, never classes.
 
-A schema is made from a V1 node class without calling anything but ``INPUT_TYPES``; importing this module imports no torch.
+A schema is made from a V1 node class by calling nothing but ``INPUT_TYPES``; importing this module imports no torch.
 """
 
 from __future__ import annotations

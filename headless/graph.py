@@ -1,0 +1,178 @@
+"""A parsed workflow as plain data, and the problems found in one.
+
+Whatever format a file had, what comes out is the API ("prompt") form: nodes by id, each input a value or a link.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from photokeep_nodes.errors import WorkflowInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SHOWN_PROBLEMS = 50
+"""How many problems an error's text spells out; its context holds all of them."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One node's output, as another node's input.
+
+    Attributes:
+        node_id: the node that gives.
+        output_index: which of its outputs, from 0.
+    """
+
+    node_id: str
+    output_index: int
+
+
+@dataclass(frozen=True)
+class WorkflowNode:
+    """One node that would be sent to the host.
+
+    Attributes:
+        id: key within the workflow; ``parent:child`` where it came out of a subgraph.
+        class_type: id of its class; empty where the file names none.
+        title: what the user calls it.
+        inputs: name to a ``Link`` or a JSON value.
+        dropped: inputs whose link led nowhere (a muted or bypassed node), with the reason.
+        pack: the node pack the file says the class comes from; may be empty.
+    """
+
+    id: str
+    class_type: str
+    title: str
+    inputs: Mapping[str, Any]
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    pack: str = ""
+
+
+@dataclass(frozen=True)
+class InactiveNode:
+    """A node the user switched off in the editor."""
+
+    id: str
+    class_type: str
+    title: str
+    mode: Literal["muted", "bypassed"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a workflow.
+
+    Attributes:
+        code: the host's name for it where it has one.
+        message: what is wrong.
+        node_id: the node it is about, empty where it is about the whole file.
+        title: that node's title.
+        class_type: that node's class.
+        input: the input it is about; may be empty.
+        hint: what to do.
+    """
+
+    code: str
+    message: str
+    node_id: str = ""
+    title: str = ""
+    class_type: str = ""
+    input: str = ""
+    hint: str = ""
+
+    @classmethod
+    def at(cls, node: WorkflowNode, code: str, message: str, *, input_name: str = "", hint: str = "") -> Problem:
+        """A problem of ``node``."""
+        return cls(code, message, node.id, node.title, node.class_type, input_name, hint)
+
+    def line(self) -> str:
+        """The problem on one line: code, node id and title, input, what is wrong, what to do."""
+        where = ""
+        if self.node_id:
+            where = f"node {printable(self.node_id)}"
+            if self.title:
+                where += f" {shown(self.title)}"
+            if self.input:
+                where += f", input {shown(self.input)}"
+            where += ": "
+        return f"{self.code}: {where}{self.message}. {self.hint}".rstrip()
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A parsed workflow.
+
+    Attributes:
+        nodes: nodes that would be sent to the host, by id.
+        source: the format it was read from.
+        editor_graph: the editor's own form, to be embedded in results; None where the file has none.
+        inactive: nodes the user muted or bypassed.
+        problems: what the reader could not make sense of; ``make_plan`` reports it with the rest.
+    """
+
+    nodes: Mapping[str, WorkflowNode]
+    source: Literal["api", "editor"] = "api"
+    editor_graph: Mapping[str, Any] | None = None
+    inactive: tuple[InactiveNode, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def extra_pnginfo(self) -> dict[str, Any]:
+        """What the host hands to nodes as ``EXTRA_PNGINFO``."""
+        return {} if self.editor_graph is None else {"workflow": self.editor_graph}
+
+    def to_prompt(self) -> dict[str, Any]:
+        """The API form as the host takes it and as pictures carry it."""
+        return {
+            node.id: {
+                "inputs": {
+                    name: [value.node_id, value.output_index] if isinstance(value, Link) else value
+                    for name, value in node.inputs.items()
+                },
+                "class_type": node.class_type,
+                "_meta": {"title": node.title},
+            }
+            for node in self.nodes.values()
+        }
+
+
+def invalid(problems: Sequence[Problem], what: str = "The workflow cannot run") -> WorkflowInvalidError:
+    """One error that lists every problem.
+
+    Args:
+        problems: at least one.
+        what: how the text begins.
+    """
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"{what}: {count}", *(f"  {each.line()}" for each in problems[:SHOWN_PROBLEMS])]
+    if len(problems) > SHOWN_PROBLEMS:
+        lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
+    return WorkflowInvalidError("\n".join(lines), problems=[asdict(each) for each in problems])
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """``text`` on one line, no longer than ``limit``, without characters that could steer a terminal."""
+    if len(text) > limit:
+        text = text[: limit - 3] + "..."
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """A JSON value as a message shows it: text in quotes, everything cut to ``limit``."""
+    if isinstance(value, str):
+        return f'"{printable(value, limit)}"'
+    if isinstance(value, (bool, int, float)) or value is None:
+        return printable(json.dumps(value), limit)
+    return "a list" if isinstance(value, (list, tuple)) else "an object"
+
+
+def id_key(node_id: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts 2 before 10 and ``5:9`` between 5 and 6; names come after numbers."""
+    return tuple(
+        (0, int(part), "") if part.isascii() and part.isdigit() and len(part) <= 18 else (1, 0, part)
+        for part in node_id.split(":")
+    )

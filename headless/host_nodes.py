@@ -1,0 +1,58 @@
+"""Node classes that are not ours: what to tell a user whose workflow has one."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from .graph import WorkflowNode, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAMES = """
+KSampler KSamplerAdvanced CheckpointLoaderSimple CLIPTextEncode CLIPSetLastLayer VAEDecode VAEEncode VAELoader
+VAEEncodeForInpaint VAEDecodeTiled VAEEncodeTiled EmptyLatentImage LatentUpscale LatentUpscaleBy LoraLoader
+LoraLoaderModelOnly UNETLoader CLIPLoader DualCLIPLoader ControlNetLoader ControlNetApply ControlNetApplyAdvanced
+LoadImage LoadImageMask LoadImageOutput SaveImage PreviewImage PreviewAny ImageScale ImageScaleBy
+ImageScaleToTotalPixels ImageUpscaleWithModel UpscaleModelLoader ImageCrop ImagePadForOutpaint ImageBatch
+ImageInvert ImageBlur ImageSharpen ImageBlend ImageQuantize ImageCompositeMasked EmptyImage MaskToImage
+ImageToMask ImageColorToMask InvertMask GrowMask FeatherMask MaskComposite CropMask ThresholdMask SolidMask
+RepeatImageBatch ImageFromBatch GetImageSize PrimitiveInt PrimitiveFloat PrimitiveString
+PrimitiveStringMultiline PrimitiveBoolean SetLatentNoiseMask LoadVideo SaveVideo CreateVideo LoadAudio SaveAudio
+SaveImageWebsocket SaveAnimatedWEBP SaveAnimatedPNG Canny ImageFlip ImageRotate JoinImageWithAlpha
+SplitImageWithAlpha InpaintModelConditioning DifferentialDiffusion FluxGuidance ModelSamplingFlux
+"""
+
+CORE_NODES = frozenset(_NAMES.split())
+"""ComfyUI's own nodes that restoration workflows use, to tell them from those of other packs."""
+
+CORE_PACK = "comfy-core"
+"""What the editor's files call ComfyUI itself where they name a node's pack."""
+
+_OURS_INSTEAD = {
+    "LoadImage": "PhotokeepLoadPhoto",
+    "LoadImageOutput": "PhotokeepLoadPhoto",
+    "SaveImage": "PhotokeepSavePhoto",
+    "PreviewImage": "PhotokeepSavePhoto",
+    "ImageUpscaleWithModel": "PhotokeepUpscale",
+    "UpscaleModelLoader": "PhotokeepModelRealESRGANx4plus",
+}
+
+
+def unknown_class_hint(node: WorkflowNode, known: Iterable[str]) -> str:
+    """What to do about a node whose class is not known here.
+
+    Args:
+        node: the node.
+        known: ids of the classes that are.
+    """
+    known = list(known)
+    if node.pack == CORE_PACK or node.class_type in CORE_NODES:
+        ours = _OURS_INSTEAD.get(node.class_type)
+        instead = f"; use {ours}" if ours in known else ""
+        return f"It is one of ComfyUI's own nodes, which cannot be run without ComfyUI{instead}."
+    if close := difflib.get_close_matches(node.class_type, known, n=3, cutoff=0.7):
+        return f"Did you mean {' or '.join(close)}?"
+    pack = f" ({printable(node.pack)})" if node.pack else ""
+    return f"It comes from another node pack{pack}, which is not part of Photokeep."

@@ -1,0 +1,224 @@
+"""Make a plan of a workflow: a validated, acyclic graph of the stages that have to run.
+
+A workflow is refused as a whole, with everything that is wrong in one error; the host would drop invalid outputs and
+run the rest. Linear in the number of nodes and links, apart from the sort, and without recursion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .graph import Link, Problem, Workflow, WorkflowNode, id_key, invalid, printable, shown
+from .host_nodes import unknown_class_hint
+from .validation import Report, checked_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import networkx as nx
+
+    from .schema import NodeSchema
+
+_SHOWN_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node's occurrence in a plan.
+
+    Attributes:
+        id: the node's id.
+        class_type: id of its class.
+        title: what the user calls it.
+        inputs: in the class's order: a ``Link``, or a value of the input's own type.
+        output_node: the workflow is run for the sake of it.
+    """
+
+    id: str
+    class_type: str
+    title: str
+    inputs: Mapping[str, Any]
+    output_node: bool = False
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """Inputs that come from other stages."""
+        return {name: value for name, value in self.inputs.items() if isinstance(value, Link)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to run, and in which order.
+
+    Attributes:
+        graph: stage ids; an edge goes from the stage that gives to the one that takes. Each node has its ``stage``.
+        stages: by id.
+        order: every stage after those it takes from; among the free ones the smallest id first.
+        unused: ids of nodes that no output needs.
+        warnings: what the user should know, none of which keeps the plan from running.
+        workflow: what the plan was made of.
+    """
+
+    graph: nx.DiGraph[str]
+    stages: Mapping[str, Stage]
+    order: tuple[str, ...]
+    unused: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    workflow: Workflow
+
+
+def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
+    """Validate a workflow and put its stages in order.
+
+    Args:
+        workflow: a parsed workflow.
+        schemas: every node class that can run.
+
+    Raises:
+        WorkflowInvalidError: it cannot run; ``context["problems"]`` lists every reason.
+    """
+    import networkx as nx
+
+    report = Report()
+    _check_classes(workflow, schemas, report)
+    outputs = [node.id for node in workflow.nodes.values() if _is_output(node, schemas)]
+    if not outputs and not report.problems:
+        report.problems.append(_no_outputs(workflow, schemas))
+    sources = {node.id: _sources(node, workflow, schemas) for node in workflow.nodes.values()}
+    # With no output to start from, everything is looked at, so that the user sees all there is to mend.
+    needed = _ancestors(outputs, sources) if outputs else set(workflow.nodes)
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    stages: dict[str, Stage] = {}
+    ids = sorted(needed, key=id_key)
+    for node_id in ids:
+        node = workflow.nodes[node_id]
+        stages[node_id] = _stage(node, workflow, schemas, report)
+        graph.add_node(node_id, stage=stages[node_id])
+    for node_id in ids:
+        graph.add_edges_from((source, node_id) for source in sources[node_id])
+    order = _in_order(graph, workflow, report)
+    # What the reader could not follow matters only where it leads to an output.
+    for problem in workflow.problems:
+        of_class = problem.code == "missing_node_type"
+        (report.problems if problem.node_id in needed or of_class else report.warnings).append(problem)
+    if report.problems:
+        raise invalid(sorted(report.problems, key=lambda each: id_key(each.node_id)))
+    return Plan(
+        graph=graph,
+        stages=stages,
+        order=order,
+        unused=tuple(sorted(workflow.nodes.keys() - needed, key=id_key)),
+        warnings=tuple(report.warnings),
+        workflow=workflow,
+    )
+
+
+def _is_output(node: WorkflowNode, schemas: Mapping[str, NodeSchema]) -> bool:
+    schema = schemas.get(node.class_type)
+    return schema is not None and schema.output_node
+
+
+def _check_classes(workflow: Workflow, schemas: Mapping[str, NodeSchema], report: Report) -> None:
+    """Every node's class must be known, needed or not: an unknown one might be an output."""
+    hints: dict[tuple[str, str], str] = {}
+    for node in workflow.nodes.values():
+        if node.class_type in schemas or not node.class_type:
+            continue
+        key = (node.class_type, node.pack)
+        if key not in hints:
+            hints[key] = unknown_class_hint(node, schemas)
+        report.problem(
+            node, "missing_node_type", f"there is no node class {shown(node.class_type)} here", hint=hints[key]
+        )
+
+
+def _no_outputs(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Problem:
+    off = [each for each in workflow.inactive if each.class_type in schemas and schemas[each.class_type].output_node]
+    if off:
+        hint = f"Node {printable(off[0].id)} {shown(off[0].title)} is {off[0].mode}: switch it on."
+    else:
+        known = [schema.display_name for schema in schemas.values() if schema.output_node]
+        hint = f"Add a node that writes a result: {', '.join(known[:5])}." if known else ""
+    return Problem("prompt_no_outputs", "nothing in this workflow writes a result", hint=hint)
+
+
+def _sources(node: WorkflowNode, workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> tuple[str, ...]:
+    """Ids of the existing nodes that ``node`` takes from; links into inputs its class does not have are ignored."""
+    schema = schemas.get(node.class_type)
+    linked = [
+        value.node_id
+        for name, value in node.inputs.items()
+        if isinstance(value, Link)
+        and value.node_id in workflow.nodes
+        and (schema is None or schema.input(name) is not None)
+    ]
+    return tuple(dict.fromkeys(linked))
+
+
+def _ancestors(outputs: Iterable[str], sources: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """The outputs and everything they take from, directly or not."""
+    found: set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        node_id = waiting.pop()
+        if node_id not in found:
+            found.add(node_id)
+            waiting.extend(sources[node_id])
+    return found
+
+
+def _stage(node: WorkflowNode, workflow: Workflow, schemas: Mapping[str, NodeSchema], report: Report) -> Stage:
+    schema = schemas.get(node.class_type)
+    if schema is None:
+        return Stage(node.id, node.class_type, node.title, {})
+    inputs = checked_inputs(node, schema, workflow, schemas, report)
+    return Stage(node.id, node.class_type, node.title, inputs, schema.output_node)
+
+
+def _in_order(graph: nx.DiGraph[str], workflow: Workflow, report: Report) -> tuple[str, ...]:
+    import networkx as nx
+
+    try:
+        return tuple(nx.lexicographical_topological_sort(graph, key=id_key))
+    except nx.NetworkXUnfeasible:
+        for cycle in _cycles(graph):
+            report.problems.append(_cycle_problem(cycle, workflow))
+        return ()
+
+
+def _cycles(graph: nx.DiGraph[str]) -> list[list[str]]:
+    """One cycle of each knot of the graph, along the flow, beginning with its smallest id; linear."""
+    import networkx as nx
+
+    cycles = []
+    for knot in nx.strongly_connected_components(graph):
+        start = min(knot, key=id_key)
+        if len(knot) == 1 and not graph.has_edge(start, start):
+            continue
+        # Every member of a knot has a successor in it, so a walk that stays inside must come round.
+        seen: dict[str, int] = {}
+        walk: list[str] = []
+        current = start
+        while current not in seen:
+            seen[current] = len(walk)
+            walk.append(current)
+            current = min((each for each in graph.successors(current) if each in knot), key=id_key)
+        loop = walk[seen[current] :]
+        first = loop.index(min(loop, key=id_key))
+        cycles.append([*loop[first:], *loop[:first]])
+    return sorted(cycles, key=lambda cycle: id_key(cycle[0]))
+
+
+def _cycle_problem(cycle: list[str], workflow: Workflow) -> Problem:
+    names = [f"{printable(each, 40)} {shown(workflow.nodes[each].title, 40)}" for each in cycle]
+    if len(names) > _SHOWN_STEPS:
+        names[_SHOWN_STEPS // 2 : -_SHOWN_STEPS // 2] = [f"... {len(names) - _SHOWN_STEPS} more ..."]
+    path = " -> ".join([*names, names[0]])
+    into = workflow.nodes[cycle[0]]
+    closing = next(
+        (name for name, value in into.inputs.items() if isinstance(value, Link) and value.node_id == cycle[-1]), ""
+    )
+    return Problem.at(
+        into, "dependency_cycle", f"it depends on itself: {path}", input_name=closing, hint="Remove one of these links."
+    )
