@@ -55,7 +55,7 @@ SPEC = ModelSpec(
     ),
     build=_build,
     weight_bytes=4 * 16_697_987,
-    bytes_per_pixel=16_000,
+    bytes_per_pixel=15_000,
     scale=4,
     minimum=2,
     # A pixel can see 348 px, but not much of it: with 32 px of context a crop differs from the whole photo by at most
