@@ -45,7 +45,7 @@ SPEC = ModelSpec(
     minimum=2,
     # Twelve 3 x 3 convolutions at half size.
     receptive_field=26,
-    dtypes=("float16", "bfloat16", "float32"),
+    dtypes=("float16", "float32"),
     description="Removes noise of a known strength; fast, faithful, keeps what it is not sure about.",
     source="Zhang, Zuo, Zhang 2018, arXiv:1710.04026; https://github.com/cszn/KAIR",
 )

@@ -42,7 +42,7 @@ SPEC = ModelSpec(
     scale=4,
     # Eighteen 3 x 3 convolutions; a pixel sees nothing beyond.
     receptive_field=18,
-    dtypes=("float16", "bfloat16", "float32"),
+    dtypes=("float16", "float32"),
     description="Upscales x4, small and quick on a CPU; trained on drawings, so skin and foliage come out smooth.",
     source="Wang et al. 2021, arXiv:2107.10833; https://github.com/xinntao/Real-ESRGAN",
 )

@@ -61,7 +61,7 @@ SPEC = ModelSpec(
     # A pixel can see 348 px, but not much of it: with 32 px of context a crop differs from the whole photo by at most
     # 10/255 at the very edge of the context and 0.4/255 on average (16 px: 25 and 0.9; 48 px: 2 and 0.1).
     receptive_field=32,
-    dtypes=("float16", "bfloat16", "float32"),
+    dtypes=("float16", "float32"),
     description="Upscales x4 and cleans up real-world damage; may invent fine texture. Slow on a CPU.",
     source="Wang et al. 2021, arXiv:2107.10833; https://github.com/xinntao/Real-ESRGAN",
 )
