@@ -1,0 +1,205 @@
+"""Who may go next: requests that have to wait, in the order they came. The queue is used under the pool's lock."""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING
+
+from ._vram_records import Ledger, Phase, Request, Waiter
+from ._vram_report import human
+from .errors import LeaseNestedError, PoolClosedError, VramError, VramExhaustedError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from ._vram_lease import Lease
+    from ._vram_room import Holder
+    from ._vram_state import PoolState
+
+BYPASS_LIMIT = 8
+"""How many later requests may be let past one that waits for the same tier (I8)."""
+
+WAIT_SLICE_S = 0.5
+"""Longest single wait: a lease lost to garbage collection is noticed, and Ctrl-C is heard on every platform."""
+
+POLL_S = 0.1
+"""The same where a caller wants to be asked whether to go on."""
+
+
+class AskAgainError(Exception):
+    """The request has to be admitted anew: a model is larger than was thought, or who was bringing it gave up."""
+
+
+class Patience:
+    """How long one lease may wait, and whom to ask whether to go on."""
+
+    def __init__(self, lease: Lease, clock: Callable[[], float]) -> None:
+        self.lease = lease
+        self._clock = clock
+        self._deadline = None if lease.timeout_s is None else clock() + lease.timeout_s
+
+    def wait(self, condition: threading.Condition) -> bool:
+        """Wait a slice; False, at once, when time is up. Called with the condition's lock held."""
+        slice_s = WAIT_SLICE_S if self.lease.check_interrupted is None else POLL_S
+        if self._deadline is not None:
+            left = self._deadline - self._clock()
+            if left <= 0:
+                return False
+            slice_s = min(slice_s, left)
+        condition.wait(slice_s)
+        return True
+
+    def ask(self) -> None:
+        """Let the caller end the wait by raising; called without the lock."""
+        if self.lease.check_interrupted is not None:
+            self.lease.check_interrupted()
+
+
+class AdmissionQueue:
+    """First come, first served, with a bounded number of exceptions.
+
+    A request that fits into what is free may pass one that waits for more, `BYPASS_LIMIT` times; it may not evict for
+    that, since those bytes are what the earlier one waits for. A thread that already holds a lease is exempt: it must
+    not wait at all, or the two could wait for each other (I7).
+
+    Attributes:
+        waiters: by ticket.
+    """
+
+    def __init__(self, state: PoolState) -> None:
+        self._state = state
+        self.waiters: list[Waiter] = []
+
+    def join(self, waiter: Waiter) -> None:
+        """Queue up by ticket, and be admitted at once if possible."""
+        bisect.insort(self.waiters, waiter, key=lambda each: each.ticket)
+        self.advance()
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Leave the queue, as after a timeout."""
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+            self.advance()
+
+    def refuse_all(self) -> None:
+        """End every wait: the pool closes."""
+        for waiter in self.waiters:
+            waiter.error = PoolClosedError("the memory pool was shut down")
+            waiter.turn.notify()
+        self.waiters.clear()
+
+    def advance(self) -> None:
+        """Admit every waiter that may go now; called whenever bytes or models may have come free."""
+        blocked: list[Waiter] = []
+        for waiter in tuple(self.waiters):
+            try:
+                through = self._consider(waiter, blocked)
+            except VramError as error:
+                waiter.error, through = error, True
+            if through:
+                self.waiters.remove(waiter)
+                waiter.turn.notify()
+            else:
+                blocked.append(waiter)
+
+    def _consider(self, waiter: Waiter, blocked: list[Waiter]) -> bool:
+        """Admit ``waiter`` if it may go.
+
+        Raises:
+            VramExhaustedError: it never can.
+            LeaseNestedError: it would have to wait, and its thread holds a lease.
+        """
+        state, request = self._state, waiter.request
+        needs = self._needs(request)
+        waiter.touches = frozenset(needs or (request.ledger, state.ram))
+        if needs is None:
+            return False
+        nested = any(grant.thread == request.thread for grant in state.grants)
+        victims = self._victims(request, needs)
+        if victims is None:
+            if nested:
+                raise LeaseNestedError(
+                    f"a lease of {_names(request)} inside another lease of the same thread would have to wait",
+                    **state.complaint(request.ledger),
+                )
+            if not state.grants:
+                raise self._exhausted(request, request.ledger, needs[request.ledger])  # nobody to wait for
+            return False
+        rivals = [other for other in blocked if other.touches & waiter.touches]
+        if rivals and not nested and (victims or any(rival.bypassed >= BYPASS_LIMIT for rival in rivals)):
+            return False
+        for rival in rivals:
+            rival.bypassed += 1
+        waiter.grant = state.admit(request, victims)
+        return True
+
+    def _needs(self, request: Request) -> dict[Ledger, int] | None:
+        """Sum up what is not there yet, by ledger; None while an eviction or a stale load has to end first.
+
+        Raises:
+            VramExhaustedError: more than a whole budget.
+        """
+        state, ledger = self._state, request.ledger
+        whole = request.working_bytes  # what the request pins on its own ledger, resident or not
+        missing = request.working_bytes
+        load = in_ram = 0  # to be loaded; to be in RAM at one time
+        passing = False
+        for source in request.sources:
+            entry = state.entries.get(source.key)
+            size = entry.n_bytes if entry is not None else state.size_of(source)
+            whole += size
+            if entry is not None and (resident := entry.residents.get(ledger)) and resident.phase is not Phase.LEAVING:
+                passing |= entry.stale
+                continue
+            in_ram += size
+            if not ledger.is_host:
+                missing += size
+            if entry is None or (entry.master is None and entry.loading is None):
+                load += size
+            if entry is not None:
+                leaving = any(each.phase is Phase.LEAVING for each in entry.residents.values())
+                passing |= entry.stale or entry.charge.leaving or leaving
+        if whole > ledger.budget_bytes:
+            raise self._exhausted(request, ledger, whole)
+        if passing:
+            return None
+        needs = {ledger: missing}
+        if load:
+            if in_ram > state.ram.budget_bytes:
+                raise self._exhausted(request, state.ram, in_ram)
+            needs[state.ram] = needs.get(state.ram, 0) + load
+        return needs
+
+    def _victims(self, request: Request, needs: dict[Ledger, int]) -> list[Holder] | None:
+        """Choose what has to leave; None where not enough may."""
+        state = self._state
+        keys = {source.key for source in request.sources}
+        victims: list[Holder] = []
+        # RAM first: a model that leaves both tiers is then dropped from the device, with no way home to take.
+        for ledger in sorted(needs, key=lambda each: not each.is_host):
+            if not needs[ledger]:
+                continue  # nothing new on this tier, even if its budget was lowered meanwhile
+            # RAM may let go of the request's own models where they are hot on the device.
+            keep = keys if not ledger.is_host or request.ledger.is_host else keys - request.ledger.residents.keys()
+            chosen = state.victims(ledger, needs[ledger], keep)
+            if chosen is None:
+                return None
+            victims += chosen
+        return victims
+
+    def _exhausted(self, request: Request, ledger: Ledger, n_bytes: int) -> VramExhaustedError:
+        error = VramExhaustedError(
+            f"{_names(request)} with {human(request.working_bytes)} of working memory needs {human(n_bytes)} on "
+            f"{ledger.place}, whose budget is {human(ledger.budget_bytes)}",
+            need_bytes=n_bytes,
+            budget_bytes=ledger.budget_bytes,
+            **self._state.complaint(ledger),
+        )
+        what = "RAM budget" if ledger.is_host else "VRAM budget"
+        error.hint = f"Use smaller tiles, another device or a larger {what}.\n{error.hint}"
+        return error
+
+
+def _names(request: Request) -> str:
+    return ", ".join(source.key for source in request.sources)

@@ -1,0 +1,382 @@
+"""Every change of the pool's records. All methods run under the pool's lock; none blocks, loads or copies.
+
+`VramPool` holds the lock, does the waiting and the work outside of it, and comes back here to say how it went.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ._vram_records import Charge, Counters, Departure, Entry, Flight, Grant, Ledger, Phase, Resident
+from ._vram_report import readable, snapshot
+from ._vram_room import Holder, evictable, held_bytes, select
+from .errors import VramError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._vram_policy import EvictionPolicy
+    from ._vram_records import ModelSource, Request
+    from ._vram_weights import Instance, Master
+
+HOST = torch.device("cpu")
+
+
+class PoolState:
+    """Entries, ledgers and grants.
+
+    Attributes:
+        ram: the host's ledger, which is also that of leases on the CPU.
+        ledgers: by place; the host's is among them.
+        entries: what may be handed out, by key.
+        detached: dropped entries that a lease still holds or an eviction still empties.
+        grants: the leases that are out.
+        departures: evictions decided on and not begun; whoever has a moment carries them out.
+        sizes: real bytes of every model loaded so far, better than a source's estimate.
+    """
+
+    def __init__(
+        self, lock: threading.Lock, policy: EvictionPolicy, clock: Callable[[], float], ram_bytes: int
+    ) -> None:
+        self.lock = lock
+        self.policy = policy
+        self.clock = clock
+        self.ram = Ledger(HOST, None, ram_bytes)
+        self.ledgers: dict[torch.device, Ledger] = {HOST: self.ram}
+        self.entries: dict[str, Entry] = {}
+        self.detached: set[Entry] = set()
+        self.grants: set[Grant] = set()
+        self.departures: deque[Departure] = deque()
+        self.sizes: dict[str, int] = {}
+        self.counters = Counters()
+        self.tick = 0
+
+    # -- granting -----------------------------------------------------------------------------------------------------
+
+    def grant_hot(self, grant: Grant, sources: Sequence[ModelSource], working_bytes: int) -> bool:
+        """Grant at once what is resident and fits as it is: the common case, kept short.
+
+        Returns:
+            False, with nothing changed, where there is more to do.
+        """
+        residents = []
+        for source in sources:
+            resident = grant.ledger.residents.get(source.key)
+            if resident is None or resident.phase is not Phase.RESIDENT:
+                return False
+            residents.append(resident)
+        if working_bytes:
+            ledger = grant.ledger
+            # The used sum as well: bytes that an eviction has yet to free cannot be handed out a second time.
+            fits = max(ledger.used_bytes, ledger.committed_bytes) + working_bytes <= ledger.budget_bytes
+            if not fits:
+                return False
+            grant.working = Charge(held=working_bytes)
+            ledger.charges.add(grant.working)
+            ledger.peak_bytes = max(ledger.peak_bytes, ledger.used_bytes)
+        self.tick = tick = self.tick + 1
+        grant.residents = tuple(residents)
+        self.grants.add(grant)
+        for resident in residents:
+            resident.grants.add(grant)
+            resident.last_used = resident.entry.last_used = tick
+        self.counters.hits += len(residents)
+        return True
+
+    def admit(self, request: Request, victims: Iterable[Holder]) -> Grant:
+        """Grant ``request`` and promise it the bytes it needs, of which evicting ``victims`` frees a part."""
+        for victim in victims:
+            self.evict(victim)
+        ledger = request.ledger
+        grant = Grant(request.thread, self.clock(), ledger)
+        self.grants.add(grant)
+        self.tick += 1
+        if request.working_bytes:
+            grant.working = Charge()
+            self._promise(grant, ledger, grant.working, request.working_bytes)
+        for source in request.sources:
+            entry = self.entries.get(source.key)
+            if entry is None:
+                entry = self.entries[source.key] = Entry(source.key, self.size_of(source))
+            resident = entry.residents.get(ledger) or self._begin_arrival(grant, entry)
+            if resident.phase is Phase.ARRIVING:
+                entry.transit.add(grant)
+            else:
+                self.counters.hits += 1
+            resident.grants.add(grant)
+            resident.last_used = entry.last_used = self.tick
+            grant.residents += (resident,)
+        return grant
+
+    def _begin_arrival(self, grant: Grant, entry: Entry) -> Resident:
+        ledger = grant.ledger
+        if entry.master is None and entry.loading is None:
+            entry.loading = Flight(self.lock)
+            grant.loads += (entry,)
+            self._promise(grant, self.ram, entry.charge, entry.n_bytes)
+        resident = Resident(entry, ledger, entry.charge if ledger.is_host else Charge(), Flight(self.lock))
+        if not ledger.is_host:
+            self._promise(grant, ledger, resident.charge, entry.n_bytes)
+        entry.residents[ledger] = ledger.residents[entry.key] = resident
+        grant.arrivals += (resident,)
+        return resident
+
+    def _promise(self, grant: Grant, ledger: Ledger, charge: Charge, n_bytes: int) -> None:
+        charge.promised += n_bytes
+        ledger.charges.add(charge)
+        grant.pending.append((ledger, charge))
+
+    def fund(self, grant: Grant) -> bool:
+        """Turn the grant's promises into held bytes; False while evictions have yet to free them (I1)."""
+        due: dict[Ledger, int] = {}
+        for ledger, charge in grant.pending:
+            due[ledger] = due.get(ledger, 0) + charge.promised
+        for ledger, n_bytes in due.items():
+            # A promise made before the budget was lowered is kept.
+            if ledger.used_bytes + n_bytes > max(ledger.budget_bytes, ledger.committed_bytes):
+                return False
+        for _, charge in grant.pending:
+            charge.held, charge.promised = charge.held + charge.promised, 0
+        grant.pending.clear()
+        for ledger in due:
+            ledger.peak_bytes = max(ledger.peak_bytes, ledger.used_bytes)
+        return True
+
+    def weigh(self, grant: Grant, ledger: Ledger, charge: Charge, n_bytes: int) -> bool:
+        """Correct a held charge to the real size.
+
+        Returns:
+            False if it has to grow and there is no room; True where it fits, once the grant is funded again.
+        """
+        extra = n_bytes - charge.held
+        if extra <= 0:
+            charge.held = n_bytes
+            return True
+        keep = {resident.entry.key for resident in grant.residents}
+        victims = self.victims(ledger, extra, keep)
+        if victims is None:
+            return False
+        for victim in victims:
+            self.evict(victim)
+        self._promise(grant, ledger, charge, extra)
+        return True
+
+    # -- arriving -----------------------------------------------------------------------------------------------------
+
+    def land_load(self, entry: Entry, master: Master, instance: Instance, load_s: float) -> None:
+        """A cold model is in RAM now."""
+        entry.master, entry.load_s = master, load_s
+        flight, entry.loading = entry.loading, None
+        self.counters.cold_loads += 1
+        self._keep_warm(entry, instance)
+        if flight is not None:
+            flight.finish()
+
+    def take_instance(self, resident: Resident) -> Instance | None:
+        """Give ``resident`` the warm module if nobody leases it on the CPU.
+
+        Returns:
+            None if it has its module, else one to clone.
+        """
+        entry = resident.entry
+        warm = entry.residents.get(self.ram)
+        if warm is not None and warm is not resident and warm.phase is Phase.RESIDENT and not warm.grants:
+            self._remove(warm)
+            resident.instance = warm.instance
+            return None
+        for other in entry.residents.values():
+            if other.instance is not None:
+                return other.instance
+        raise VramError(f"the pool lost the module of {entry.key}", hint="Please report this; a restart helps.")
+
+    def land(self, resident: Resident, storages: list[torch.UntypedStorage]) -> None:
+        """A resident is ready: its module's pointers are where they belong."""
+        resident.phase, resident.storages, resident.since = Phase.RESIDENT, storages, self.clock()
+        resident.master = resident.entry.master
+        if not resident.ledger.is_host:
+            self.counters.promotions += 1
+            self.counters.bytes_to_device += sum(storage.nbytes() for storage in storages)
+        resident.flight.finish()
+
+    def settle(self, grant: Grant) -> None:
+        """Everything the grant asked for has arrived."""
+        for resident in grant.residents:
+            resident.entry.transit.discard(grant)
+            self.tidy(resident.entry)
+
+    def _keep_warm(self, entry: Entry, instance: Instance) -> None:
+        """Make ``instance``, which points at the master, the one that is leased on the CPU, unless there is one."""
+        warm = entry.residents.get(self.ram)
+        if warm is None:
+            warm = Resident(entry, self.ram, entry.charge, Flight(self.lock), last_used=entry.last_used)
+            entry.residents[self.ram] = warm
+            if not entry.stale:
+                self.ram.residents[entry.key] = warm
+        if warm.phase is Phase.ARRIVING:
+            warm.instance = instance
+            self.land(warm, [])
+        elif warm.instance is not instance:
+            self.departures.append(Departure(entry, surplus=instance))
+
+    # -- releasing ----------------------------------------------------------------------------------------------------
+
+    def release(self, grant: Grant) -> None:
+        """Take back all that the grant holds, in whatever state it is (I6).
+
+        What it was bringing failed if ``grant.failure`` says so; the rest is given up, so that who waits takes over.
+        """
+        grant.released = True
+        self.grants.discard(grant)
+        if grant.working is not None:
+            grant.ledger.charges.discard(grant.working)
+        for entry in grant.loads:
+            if entry.loading is not None:
+                self._end(entry.loading, entry, grant)
+                entry.loading = None
+                self.ram.charges.discard(entry.charge)
+                entry.charge = Charge()
+        for resident in grant.arrivals:
+            if resident.phase is Phase.ARRIVING:
+                self._remove(resident)
+                if resident.instance is not None and resident.entry.master is not None:
+                    self._keep_warm(resident.entry, resident.instance)
+                self._end(resident.flight, resident.entry, grant)
+        for resident in grant.residents:
+            entry = resident.entry
+            resident.grants.discard(grant)
+            if entry.transit or entry.stale or grant.arrivals:
+                entry.transit.discard(grant)
+                self.tidy(entry)
+        if grant.ledger.overdrawn or self.ram.overdrawn:
+            self.shrink(grant.ledger)
+            self.shrink(self.ram)
+
+    @staticmethod
+    def _end(flight: Flight, entry: Entry, grant: Grant) -> None:
+        if grant.failure is not None and grant.failure[0] is entry:
+            flight.finish(grant.failure[1])
+        else:
+            flight.finish(abandoned=True)
+
+    def _remove(self, resident: Resident) -> None:
+        entry, ledger = resident.entry, resident.ledger
+        del entry.residents[ledger]
+        if ledger.residents.get(entry.key) is resident:
+            del ledger.residents[entry.key]
+        if not ledger.is_host:
+            ledger.charges.discard(resident.charge)
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    def victims(self, ledger: Ledger, n_bytes: int, keep: Iterable[str] = ()) -> list[Holder] | None:
+        """Choose what to evict so that ``n_bytes`` more can be promised on ``ledger``; None if there is not enough."""
+        short = ledger.committed_bytes + n_bytes - ledger.budget_bytes
+        if short <= 0:
+            return []
+        return select(self.policy, evictable(ledger, self.entries.values(), set(keep)), short)
+
+    def evict(self, holder: Holder) -> None:
+        """Decide that an unpinned holder leaves; the work is queued as a departure."""
+        if isinstance(holder, Entry):
+            holder.charge.leaving = True
+            for resident in holder.residents.values():
+                resident.master = None  # a hot module is dropped, not demoted, from here on
+                if resident.ledger.is_host:
+                    resident.phase = Phase.LEAVING
+            self.departures.append(Departure(holder))
+            self.counters.ram_evictions += 1
+        else:
+            holder.phase = Phase.LEAVING
+            holder.charge.leaving = True
+            self.departures.append(Departure(holder.entry, holder, holder.master))
+            self.counters.evictions += 1
+
+    def finish_departure(self, departure: Departure) -> None:
+        """The bytes are free: stop charging for them."""
+        entry, resident = departure.entry, departure.resident
+        if departure.surplus is not None:
+            return
+        if resident is not None:
+            self._remove(resident)
+            if resident.instance is not None and departure.home is not None and entry.master is departure.home:
+                self._keep_warm(entry, resident.instance)
+        else:
+            entry.master = None
+            self.ram.charges.discard(entry.charge)
+            entry.charge = Charge()
+            if (warm := entry.residents.get(self.ram)) is not None:
+                departure.surplus = warm.instance  # the module is freed with the departure, outside the lock
+                self._remove(warm)
+        self.tidy(entry)
+
+    def shrink(self, ledger: Ledger, n_bytes: int = 0) -> int:
+        """Evict until the ledger's budget is kept and ``n_bytes`` are freed besides, or nothing idle is left.
+
+        Returns:
+            Bytes that will be freed.
+        """
+        idle = evictable(ledger, self.entries.values())
+        over = max(0, ledger.committed_bytes - ledger.budget_bytes)
+        chosen: list[Holder] = []
+        if over + n_bytes > 0:
+            chosen = idle if (some := select(self.policy, idle, over + n_bytes)) is None else some
+        freed = sum(map(held_bytes, chosen))
+        for holder in chosen:
+            self.evict(holder)
+        ledger.overdrawn = ledger.committed_bytes > ledger.budget_bytes
+        return freed
+
+    def available_bytes(self, ledger: Ledger) -> int:
+        """Bytes that could be promised on ``ledger`` if everything idle left it."""
+        idle = sum(map(held_bytes, evictable(ledger, self.entries.values())))
+        return max(0, ledger.budget_bytes - ledger.committed_bytes + idle)
+
+    def drop(self, entry: Entry) -> None:
+        """Forget a model: at once if idle, else when its last lease ends; the next request loads it anew."""
+        entry.stale = True
+        self.tidy(entry)
+
+    def tidy(self, entry: Entry) -> None:
+        """Let go of a stale entry as far as its leases allow, and of an empty one altogether."""
+        if entry.stale and not entry.in_flight and self.entries.get(entry.key) is entry:
+            # Only now: while it is loading, a new request must wait and not load it a second time (I3).
+            del self.entries[entry.key]
+            self.detached.add(entry)
+            for ledger, resident in entry.residents.items():
+                if ledger.residents.get(entry.key) is resident:
+                    del ledger.residents[entry.key]
+        if entry in self.detached and not entry.pinned:
+            self._retire(entry)
+        if entry.blank:
+            self.detached.discard(entry)
+            if self.entries.get(entry.key) is entry:
+                del self.entries[entry.key]
+
+    def _retire(self, entry: Entry) -> None:
+        away = [each for each in entry.residents.values() if not each.ledger.is_host]
+        for resident in away:
+            if resident.phase is Phase.RESIDENT:
+                resident.master = None
+                self.evict(resident)
+        if not away and entry.master is not None and not entry.charge.leaving:
+            self.evict(entry)
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def size_of(self, source: ModelSource) -> int:
+        """Bytes to reserve for a model that is not loaded."""
+        return self.sizes.get(source.key, source.weight_bytes)
+
+    def report(self) -> dict[str, Any]:
+        """See `snapshot`."""
+        entries = [*self.entries.values(), *self.detached]
+        return snapshot(self.ledgers.values(), entries, self.counters, self.clock())
+
+    def complaint(self, ledger: Ledger) -> dict[str, Any]:
+        """Keyword arguments of an error about ``ledger``: the report as a hint and as data."""
+        report = self.report()
+        return {"hint": readable(report, str(ledger.place)), "report": report, "device": str(ledger.place)}

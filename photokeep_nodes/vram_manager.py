@@ -1,0 +1,275 @@
+"""The memory pool: owns every weight on every device.
+
+A model is *cold* on disk, *warm* as a built module in RAM, *hot* on an accelerator. A *lease* is a scoped right to use
+one or more models on a device, plus some working bytes; what is leased is not evicted. Each tier has a budget in bytes.
+When room is needed, the policy (least recently used) chooses among idle models; a hot one goes back to warm by swapping
+pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model wait for one load.
+
+::
+
+    pool = shared_pool()
+    with pool.lease(source, device=device, working_bytes=2 * 2**30) as lease:
+        output = lease.module(image.to(lease.device))
+    with pool.lease([detector, restorer], device=device) as (detect, restore):
+        ...
+
+The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
+
+How it is built: ``_vram_records`` (the data), ``_vram_state`` (every change of it), ``_vram_queue`` (who may go next),
+``_vram_room`` and ``_vram_policy`` (who leaves), ``_vram_weights`` (the pointer swap), ``_vram_device`` (the hardware),
+``_vram_engine`` (waiting and working outside the lock), ``_vram_lease``, ``_vram_report``, ``_vram_fork``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import types
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _vram_fork
+from ._vram_device import Device, TorchDevice, default_ram_budget_bytes, normalised
+from ._vram_engine import PoolEngine
+from ._vram_lease import Lease
+from ._vram_policy import Candidate, EvictionPolicy, LruPolicy
+from ._vram_queue import WAIT_SLICE_S
+from ._vram_records import ModelSource
+from ._vram_state import HOST
+from .errors import VramError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+
+__all__ = [
+    "API_VERSION",
+    "Candidate",
+    "Device",
+    "EvictionPolicy",
+    "Lease",
+    "LruPolicy",
+    "ModelSource",
+    "TorchDevice",
+    "VramPool",
+    "shared_pool",
+]
+
+API_VERSION = (1, 0)
+"""Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
+something is added."""
+
+_SHARED_KEY = "_photokeep_vram_pool"
+
+
+class VramPool(PoolEngine):
+    """Every weight on every device, and who uses it. Safe to use from any thread.
+
+    Args:
+        vram_budgets: bytes per accelerator; one that is not named is asked for its capacity at first use.
+        ram_budget_bytes: for the masters of all models and for leases on the CPU; half of the machine's by default.
+        policy: what to evict; least recently used by default.
+        open_device: how to reach an accelerator, given its name.
+        make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
+            host can move its own idle models away. May be set later.
+        clock: monotonic seconds.
+    """
+
+    api_version = API_VERSION
+
+    def __init__(
+        self,
+        *,
+        vram_budgets: Mapping[torch.device, int] | None = None,
+        ram_budget_bytes: int | None = None,
+        policy: EvictionPolicy | None = None,
+        open_device: Callable[[torch.device], Device] = TorchDevice,
+        make_room: Callable[[int, torch.device], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            policy or LruPolicy(),
+            default_ram_budget_bytes() if ram_budget_bytes is None else ram_budget_bytes,
+            {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
+            open_device,
+            make_room,
+            clock,
+        )
+        _vram_fork.watch(self)
+
+    def _forked(self, *, cuda_was_live: bool) -> None:
+        super()._forked(cuda_was_live=cuda_was_live)
+        space = sys.modules.get(_SHARED_KEY)
+        if space is not None and vars(space)["pool"] is self:
+            vars(space)["lock"] = threading.Lock()
+
+    def lease(
+        self,
+        sources: ModelSource | Sequence[ModelSource],
+        *,
+        device: torch.device | None = None,
+        working_bytes: int = 0,
+        timeout_s: float | None = None,
+        check_interrupted: Callable[[], None] | None = None,
+    ) -> Lease:
+        """Ask for models on a device, all or nothing. The lease begins where it is entered.
+
+        Args:
+            sources: one model, or a list or tuple of those that are needed together.
+            device: where; the accelerator torch found by default, else the CPU.
+            working_bytes: what the call will allocate beside the weights.
+            timeout_s: longest wait for others; a load in this thread is not cut short. None waits on.
+            check_interrupted: called about ten times a second while waiting; what it raises ends the wait.
+        Returns:
+            A context manager with ``module`` (of one model), ``modules`` and ``device``; it unpacks to its modules.
+        Raises:
+            VramError: no model, or negative bytes. The rest is raised on entering:
+            VramExhaustedError: more than a whole budget.
+            LeaseTimeoutError: not granted in time.
+            LeaseNestedError: it would have to wait while this thread holds another lease.
+            PoolClosedError: the pool was closed.
+            Exception: whatever a source's ``load`` raised, in every thread that waited for it; nothing stays behind,
+                and the next request tries again.
+        """
+        # Duck-typed, not isinstance of ModelSource: a second copy of the pack has a class of its own.
+        wanted: tuple[ModelSource, ...] = tuple(sources) if isinstance(sources, (list, tuple)) else (sources,)  # type: ignore[assignment]
+        if working_bytes < 0 or not wanted:
+            raise VramError("a lease takes at least one model and no negative number of working bytes")
+        return Lease(self, wanted, device, working_bytes, timeout_s, check_interrupted)
+
+    def set_budget(self, device: torch.device, n_bytes: int | None) -> None:
+        """Set what the pool may use on ``device``, where the CPU stands for RAM; None asks the device or the machine.
+
+        What is leased stays where it is; room is made as leases end.
+        """
+        place = normalised(device)
+        if n_bytes is not None:
+            self._budgets[place] = n_bytes
+        else:
+            self._budgets.pop(place, None)
+        if place == HOST:
+            self._ram_bytes = n_bytes = default_ram_budget_bytes() if n_bytes is None else n_bytes
+        ledger = self._state.ledgers.get(place)
+        if ledger is None:
+            return  # applies when the device is first used
+        if n_bytes is None and ledger.device is not None:
+            n_bytes = ledger.device.capacity_bytes()
+        with self._lock:
+            ledger.budget_bytes = n_bytes or 0
+            self._state.shrink(ledger)
+            self._queue.advance()
+        self._work_off()
+
+    def available_bytes(self, device: torch.device) -> int:
+        """Return what one more lease could be given on ``device`` without waiting, its weights included."""
+        ledger = self._ledger(device)
+        with self._lock:
+            return self._state.available_bytes(ledger)
+
+    def trim(self, tier: Literal["vram", "ram"], n_bytes: int, device: torch.device | None = None) -> int:
+        """Evict idle models until ``n_bytes`` are freed, or nothing idle is left.
+
+        Args:
+            tier: "vram" takes models off accelerators; "ram" forgets warm ones, and the masters of hot ones.
+            n_bytes: at least this much, if there is as much.
+            device: one accelerator; all of them by default.
+        Returns:
+            Bytes freed.
+        """
+        self._collect_lost()
+        place = None if device is None else normalised(device)
+        freed = 0
+        with self._lock:
+            for ledger in self._state.ledgers.values():
+                meant = ledger.is_host if tier == "ram" else not ledger.is_host and place in (None, ledger.place)
+                if meant and freed < n_bytes:
+                    freed += self._state.shrink(ledger, n_bytes - freed)
+        self._work_off()
+        return freed
+
+    def drop(self, key: str) -> bool:
+        """Forget a model everywhere: now if idle, else at its last release. The next request loads it anew.
+
+        Returns:
+            Whether there was anything to forget.
+        """
+        self._collect_lost()
+        with self._lock:
+            entry = self._state.entries.get(key)
+            if entry is not None:
+                self._state.drop(entry)
+            self._state.sizes.pop(key, None)
+        self._work_off()
+        return entry is not None
+
+    def stats(self) -> dict[str, Any]:
+        """Return the pool's state as plain data: tiers, models with their leases, counters."""
+        self._collect_lost()
+        with self._lock:
+            return self._state.report()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool was shut down."""
+        return self._closed
+
+    def close(self, deadline_s: float = 10.0) -> bool:
+        """Refuse new leases, end every wait and let go of all models (I11).
+
+        Args:
+            deadline_s: how long to wait for leases that are out; the models of those that stay go when they end.
+        Returns:
+            Whether everything is gone.
+        """
+        deadline = self._clock() + deadline_s
+        with self._lock:
+            self._closed = True
+            self._queue.refuse_all()
+            for entry in tuple(self._state.entries.values()):
+                self._state.drop(entry)
+        while True:
+            self._collect_lost()
+            self._work_off()
+            with self._lock:
+                left = deadline - self._clock()
+                busy = bool(self._state.entries or self._state.detached or self._state.grants)
+                if not busy or left <= 0:
+                    break
+                self._changed.wait(min(left, WAIT_SLICE_S))
+        for ledger in self._state.ledgers.values():
+            if ledger.device is not None:
+                ledger.device.empty_cache()
+        return not busy
+
+
+def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:
+    """Return the pool of this process, shared with every other copy of the pack that is loaded in it.
+
+    Errors that a pool raises are those of the copy that made it.
+
+    Args:
+        make_room: given to the pool if it has none.
+    Raises:
+        VramError: the pool belongs to a copy that this one cannot work with.
+    """
+    space = sys.modules.get(_SHARED_KEY)
+    if space is None:
+        fresh = types.ModuleType(_SHARED_KEY, "The one memory pool of this process; see photokeep_nodes.vram_manager.")
+        vars(fresh).update(lock=threading.Lock(), pool=None, made_by=__name__)
+        space = sys.modules.setdefault(_SHARED_KEY, fresh)
+    shared = vars(space)
+    with shared["lock"]:
+        pool: VramPool | None = shared["pool"]
+        if pool is None or pool.closed:
+            pool = shared["pool"] = VramPool()
+    major, minor = getattr(pool, "api_version", (0, 0))
+    if major != API_VERSION[0] or minor < API_VERSION[1]:
+        raise VramError(
+            f"another copy of Photokeep ({shared['made_by']}) runs a memory pool of version {major}.{minor}, "
+            f"and this copy needs {API_VERSION[0]}.{API_VERSION[1]}",
+            hint="Keep one copy: uninstall the package or remove the other clone.",
+        )
+    if make_room is not None and pool.make_room is None:
+        pool.make_room = make_room
+    return pool
