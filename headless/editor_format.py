@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from photokeep_nodes.errors import WorkflowFormatError
 
 from .editor_graph import ANY_TYPE, BYPASSED, MUTED, EditorGraph, EditorNode, Slot, read_editor_graph
-from .graph import InactiveNode, Link, Problem, Workflow, WorkflowNode, printable, shown
+from .graph import InactiveNode, Link, Problem, Workflow, WorkflowNode, circle, from_smallest, printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -243,9 +243,9 @@ class _Converter:
                 break
             if current in trail:
                 steps = list(trail)
-                loop = [trail[each] for each in steps[steps.index(current) :]]
-                # Followed against the flow; told with it.
-                path = " -> ".join(printable(each) for each in [loop[0], *reversed(loop)])
+                # The links were followed against the flow; the circle is told with it.
+                loop = from_smallest([trail[each] for each in reversed(steps[steps.index(current) :])])
+                path = circle(loop, {each: self._title(self.graph.nodes[each]) for each in loop})
                 source = _Source(code="dependency_cycle", reason=f"its link runs in a circle: {path}")
                 break
             step = self._step(current, final_type, trail)

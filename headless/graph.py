@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 50
 """How many problems an error's text spells out; its context holds all of them."""
 
+SHOWN_STEPS = 12
+"""How many nodes of a cycle a message names."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -170,9 +173,29 @@ def shown(value: Any, limit: int = 80) -> str:
     return "a list" if isinstance(value, (list, tuple)) else "an object"
 
 
+def circle(ids: Sequence[str], titles: Mapping[str, str]) -> str:
+    """A cycle as text, ``2 "Denoise" -> 3 "Upscale" -> 2 "Denoise"``, its middle left out where it is long.
+
+    Args:
+        ids: the cycle's nodes along the flow, each once.
+        titles: what the nodes are called.
+    """
+    names = [f"{printable(each, 40)} {shown(titles[each], 40)}" for each in ids]
+    if len(names) > SHOWN_STEPS:
+        half = SHOWN_STEPS // 2
+        names[half:-half] = [f"... {len(names) - 2 * half} more ..."]
+    return " -> ".join([*names, names[0]])
+
+
+def from_smallest(cycle: Sequence[str]) -> list[str]:
+    """The same cycle, beginning with its smallest id."""
+    first = cycle.index(min(cycle, key=id_key))
+    return [*cycle[first:], *cycle[:first]]
+
+
 def id_key(node_id: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts 2 before 10 and ``5:9`` between 5 and 6; names come after numbers."""
     return tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() and len(part) <= 18 else (1, 0, part)
+        (0, int(part), part) if part.isascii() and part.isdigit() and len(part) <= 18 else (1, 0, part)
         for part in node_id.split(":")
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _MAX_DIGITS = 100
+_MAX_BITS = 334  # of the largest number with that many digits, and a sign
 _UTF16_HINT = "Save it as UTF-8 text."
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
@@ -112,7 +113,10 @@ def check_values(value: Any, limits: Limits = DEFAULT_LIMITS) -> None:
         elif isinstance(current, float):
             if not math.isfinite(current):
                 raise WorkflowFormatError(f"{current} is not a JSON value", hint="Give a finite number.")
-        elif current is not None and not isinstance(current, (bool, int)):
+        elif isinstance(current, int):
+            if current.bit_length() > _MAX_BITS:
+                raise WorkflowFormatError(f"a number of {current.bit_length():,} bits", hint="Give a smaller number.")
+        elif current is not None:
             raise WorkflowFormatError(f"{type(current).__name__} is not a JSON value")
 
 

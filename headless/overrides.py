@@ -38,18 +38,30 @@ def apply_overrides(workflow: Workflow, settings: Sequence[str], schemas: Mappin
         WorkflowInvalidError: a setting names no node, several nodes or no such input, or its value cannot be read;
             ``context["problems"]`` lists every one.
     """
-    nodes = dict(workflow.nodes)
+    values: list[tuple[str, str, Any]] = []
     by_title = _by_title(workflow)
     problems: list[Problem] = []
     for setting in settings:
         try:
             node_id, spec, text = _parsed(setting, workflow, by_title, schemas)
-            nodes[node_id] = _with_value(nodes[node_id], spec.name, _value(nodes[node_id], spec, text))
+            values.append((node_id, spec.name, _value(workflow.nodes[node_id], spec, text)))
         except _RefusedError as refused:  # noqa: PERF203 - each setting is judged, so that all are reported
             problems.append(refused.problem)
     if problems:
         raise invalid(problems, "The settings cannot be applied")
-    return replace(workflow, nodes=nodes)
+    return with_values(workflow, values)
+
+
+def with_values(workflow: Workflow, values: Sequence[tuple[str, str, Any]]) -> Workflow:
+    """A workflow with (node id, input name, value) set; links into those inputs, broken ones too, are gone."""
+    nodes = dict(workflow.nodes)
+    for node_id, name, value in values:
+        node = nodes[node_id]
+        dropped = {key: reason for key, reason in node.dropped.items() if key != name}
+        nodes[node_id] = replace(node, inputs={**node.inputs, name: value}, dropped=dropped)
+    mended = {(node_id, name) for node_id, name, _ in values}
+    problems = tuple(each for each in workflow.problems if (each.node_id, each.input) not in mended)
+    return replace(workflow, nodes=nodes, problems=problems)
 
 
 def input_stages(plan_or_workflow: Plan | Workflow, schemas: Mapping[str, NodeSchema]) -> list[tuple[str, str]]:
@@ -76,9 +88,7 @@ def feed_photo(workflow: Workflow, photo: str, schemas: Mapping[str, NodeSchema]
     """
     places = input_stages(workflow, schemas)
     if len(places) == 1:
-        node_id, name = places[0]
-        node = workflow.nodes[node_id]
-        return replace(workflow, nodes={**workflow.nodes, node_id: _with_value(node, name, photo)})
+        return with_values(workflow, [(*places[0], photo)])
     if not places:
         loaders = [schema.display_name for schema in schemas.values() if schema.file_inputs]
         hint = f"Add a node that does: {', '.join(loaders[:5])}." if loaders else ""
@@ -117,11 +127,6 @@ def _by_title(workflow: Workflow) -> dict[str, list[str]]:
 
 def _folded(title: str) -> str:
     return " ".join(title.casefold().split())
-
-
-def _with_value(node: WorkflowNode, name: str, value: Any) -> WorkflowNode:
-    dropped = {key: reason for key, reason in node.dropped.items() if key != name}
-    return replace(node, inputs={**node.inputs, name: value}, dropped=dropped)
 
 
 def _splits(setting: str) -> Iterator[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .graph import Link, Problem, Workflow, WorkflowNode, id_key, invalid, printable, shown
+from .graph import Link, Problem, Workflow, WorkflowNode, circle, from_smallest, id_key, invalid, printable, shown
 from .host_nodes import unknown_class_hint
 from .validation import Report, checked_inputs
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from .schema import NodeSchema
-
-_SHOWN_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,7 @@ def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
     for node_id in ids:
         graph.add_edges_from((source, node_id) for source in sources[node_id])
     order = _in_order(graph, workflow, report)
-    # What the reader could not follow matters only where it leads to an output.
-    for problem in workflow.problems:
-        of_class = problem.code == "missing_node_type"
-        (report.problems if problem.node_id in needed or of_class else report.warnings).append(problem)
+    _add_readers(workflow.problems, needed, report)
     if report.problems:
         raise invalid(sorted(report.problems, key=lambda each: id_key(each.node_id)))
     return Plan(
@@ -112,6 +107,20 @@ def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
         warnings=tuple(report.warnings),
         workflow=workflow,
     )
+
+
+def _add_readers(problems: Iterable[Problem], needed: set[str], report: Report) -> None:
+    """Add what the reader could not follow: a problem where it leads to an output, else a warning."""
+    told = {(each.node_id, each.input) for each in problems if each.input}
+    # An input whose link is broken is missing too, but that is no news.
+    report.problems = [
+        each
+        for each in report.problems
+        if each.code != "required_input_missing" or (each.node_id, each.input) not in told
+    ]
+    for problem in problems:
+        matters = problem.node_id in needed or problem.code == "missing_node_type"
+        (report.problems if matters else report.warnings).append(problem)
 
 
 def _is_output(node: WorkflowNode, schemas: Mapping[str, NodeSchema]) -> bool:
@@ -127,7 +136,7 @@ def _check_classes(workflow: Workflow, schemas: Mapping[str, NodeSchema], report
             continue
         key = (node.class_type, node.pack)
         if key not in hints:
-            hints[key] = unknown_class_hint(node, schemas)
+            hints[key] = unknown_class_hint(node, schemas if report.may_guess() else ())
         report.problem(
             node, "missing_node_type", f"there is no node class {shown(node.class_type)} here", hint=hints[key]
         )
@@ -204,21 +213,16 @@ def _cycles(graph: nx.DiGraph[str]) -> list[list[str]]:
             seen[current] = len(walk)
             walk.append(current)
             current = min((each for each in graph.successors(current) if each in knot), key=id_key)
-        loop = walk[seen[current] :]
-        first = loop.index(min(loop, key=id_key))
-        cycles.append([*loop[first:], *loop[:first]])
+        cycles.append(from_smallest(walk[seen[current] :]))
     return sorted(cycles, key=lambda cycle: id_key(cycle[0]))
 
 
 def _cycle_problem(cycle: list[str], workflow: Workflow) -> Problem:
-    names = [f"{printable(each, 40)} {shown(workflow.nodes[each].title, 40)}" for each in cycle]
-    if len(names) > _SHOWN_STEPS:
-        names[_SHOWN_STEPS // 2 : -_SHOWN_STEPS // 2] = [f"... {len(names) - _SHOWN_STEPS} more ..."]
-    path = " -> ".join([*names, names[0]])
     into = workflow.nodes[cycle[0]]
     closing = next(
         (name for name, value in into.inputs.items() if isinstance(value, Link) and value.node_id == cycle[-1]), ""
     )
+    path = circle(cycle, {each: workflow.nodes[each].title for each in cycle})
     return Problem.at(
         into, "dependency_cycle", f"it depends on itself: {path}", input_name=closing, hint="Remove one of these links."
     )

@@ -35,6 +35,12 @@ class Report:
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    guesses: int = 100  # looking for similar names is slow, and nobody reads thousands of suggestions
+
+    def may_guess(self) -> bool:
+        """Whether one more search for similar names is worth its time."""
+        self.guesses -= 1
+        return self.guesses >= 0
 
     def problem(self, node: WorkflowNode, code: str, message: str, input_name: str = "", hint: str = "") -> None:
         """Note a reason why the workflow cannot run."""
@@ -218,7 +224,9 @@ def _checked_value(
     _warn_of_loss(node, spec, value, converted, report)
     if schema.checks_itself(spec.name):
         return True, converted
-    return _in_range(node, spec, converted, report) and _in_list(node, spec, converted, report), converted
+    if spec.choices is not None:
+        return _chosen(node, spec, spec.choices, converted, report)
+    return _in_range(node, spec, converted, report), converted
 
 
 def _converted(value: Any, type_name: str) -> Any:
@@ -266,21 +274,31 @@ def _in_range(node: WorkflowNode, spec: InputSchema, value: Any, report: Report)
     return True
 
 
-def _in_list(node: WorkflowNode, spec: InputSchema, value: Any, report: Report) -> bool:
-    if spec.choices is None:
-        return True
-    values = value if spec.multiselect and isinstance(value, list) else [value]
-    # Compared with its kind: 1 is not True, nor "1".
-    wrong = [each for each in values if not any(type(each) is type(one) and each == one for one in spec.choices)]
-    if not wrong:
-        return True
-    near = closest(wrong[0], [str(each) for each in spec.choices]) if isinstance(wrong[0], str) else ""
-    offered = ", ".join(shown(each, 40) for each in spec.choices[:_SHOWN_CHOICES])
-    more = f" and {len(spec.choices) - _SHOWN_CHOICES} more" if len(spec.choices) > _SHOWN_CHOICES else ""
+def _chosen(
+    node: WorkflowNode, spec: InputSchema, choices: tuple[Any, ...], value: Any, report: Report
+) -> tuple[bool, Any]:
+    """Whether a value is among the choices, and the choices it stands for: 2.0 in a file is the 2 of the class."""
+    many = spec.multiselect and isinstance(value, list)
+    picked: list[Any] = []
+    for each in value if many else [value]:
+        same = [one for one in choices if one == each and isinstance(one, bool) == isinstance(each, bool)]
+        if not same:
+            _report_not_in_list(node, spec, choices, each, report)
+            return False, value
+        picked.append(same[0])
+    return True, picked if many else picked[0]
+
+
+def _report_not_in_list(
+    node: WorkflowNode, spec: InputSchema, choices: tuple[Any, ...], value: Any, report: Report
+) -> None:
+    guess = isinstance(value, str) and report.may_guess()
+    near = closest(value, [str(each) for each in choices]) if guess else ""
+    offered = ", ".join(shown(each, 40) for each in choices[:_SHOWN_CHOICES])
+    more = f" and {len(choices) - _SHOWN_CHOICES} more" if len(choices) > _SHOWN_CHOICES else ""
     hint = f"Did you mean {shown(near)}? " if near else ""
     hint += f"Choose from {offered}{more}." if offered else "There is nothing to choose from."
-    report.problem(node, "value_not_in_list", f"{shown(wrong[0])} is not among the choices", spec.name, hint)
-    return False
+    report.problem(node, "value_not_in_list", f"{shown(value)} is not among the choices", spec.name, hint)
 
 
 def _check_by_class(
@@ -312,15 +330,20 @@ def _check_by_class(
     try:
         answer = check(**known)
     except PhotokeepError as error:
-        report.problem(node, "custom_validation_failed", error.message, _only(known), error.hint)
+        report.problem(node, "custom_validation_failed", printable(error.message, 300), _only(known), error.hint)
         return
     except Exception as error:  # noqa: BLE001 - a node's own code may raise anything
         report.problem(
-            node, "custom_validation_failed", f"its check failed: {type(error).__name__}: {error}", _only(known)
+            node,
+            "custom_validation_failed",
+            f"its check failed: {type(error).__name__}: {printable(str(error), 300)}",
+            _only(known),
         )
         return
     if answer is not True:
-        message = str(answer) if answer is not False and answer is not None else "the node refuses its values"
+        message = (
+            printable(str(answer), 300) if answer is not False and answer is not None else "the node refuses its values"
+        )
         report.problem(node, "custom_validation_failed", message.rstrip("."), _only(known))
 
 
