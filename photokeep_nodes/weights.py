@@ -1,8 +1,8 @@
 """Find, verify, convert and fetch weight files.
 
-A file counts as installed when it lies where the catalogue says, with the size the catalogue says. Its digest is checked
-before it is first read and remembered by path, size, time and inode, so that a large file is hashed once. Formats that are
-slow or unsafe to read (ncnn, pickles) are converted once to safetensors in the per-user cache.
+A file counts as installed when it lies where the catalogue says, with the size it says. Its digest is checked
+before it is first read and remembered by path, size, time and inode, so that a large file is hashed once. Formats that
+are slow or unsafe to read (ncnn, pickles) are converted once to safetensors in the per-user cache.
 
 Nothing is ever downloaded unless ``fetch`` is called. Everything but ``load_module`` works without importing torch.
 """
@@ -10,18 +10,16 @@ Nothing is ever downloaded unless ``fetch`` is called. Everything but ``load_mod
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from . import host
 from .errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsMissingError
+from .files import sha256_of, write_atomically
 from .model_spec import Bundled, Download, InPackage, ModelSpec, WeightFile
 
 if TYPE_CHECKING:
@@ -152,15 +150,6 @@ def _installed(spec: ModelSpec) -> InstalledFile:
     return found
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _DigestMemo:
     """Digests of files already hashed, kept in the cache folder; losing it only costs time."""
 
@@ -186,21 +175,6 @@ class _DigestMemo:
         with contextlib.suppress(OSError):  # a read-only cache is no reason to refuse work
             write_atomically(self.path, json.dumps(known, indent=0).encode())
         return digest
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` holds either its old or its new content, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _check(spec: ModelSpec, path: Path, expected: str, *, rehash: bool) -> None:

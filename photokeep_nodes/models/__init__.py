@@ -12,6 +12,8 @@ from functools import cache
 from ..errors import NodeInputError
 from ..model_spec import ModelHandle, ModelSpec
 
+_modules: dict[str, str] = {}
+
 
 @cache
 def catalogue() -> dict[str, ModelSpec]:
@@ -29,7 +31,14 @@ def catalogue() -> dict[str, ModelSpec]:
         if spec.id in specs:
             raise RuntimeError(f"two modules in {__name__} claim the model id {spec.id!r}")
         specs[spec.id] = spec
+        _modules[spec.id] = module.__name__
     return specs
+
+
+def module_of(model_id: str) -> str:
+    """Name of the module that defines a model; its code is part of what the model computes."""
+    catalogue()
+    return _modules[model_id]
 
 
 def get(handle: ModelHandle) -> ModelSpec:

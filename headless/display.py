@@ -1,0 +1,141 @@
+"""What a run looks like on a terminal, in a log, and as a table at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .events import RunEnded, RunEvent, RunStarted, StageEnded, StageProgressed, StageStarted, Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .events import RunResult, StageResult
+    from .plan import Plan
+    from .run import Forecast
+
+_STYLES = {"cached": "cyan", "ran": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people read them."""
+    value = float(n_bytes)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return ""
+
+
+class LiveDisplay:
+    """Follows a run: a bar with tile, ETA and elapsed time on a terminal, a line per stage anywhere else.
+
+    Args:
+        console: where to; a terminal gets the bar.
+        quiet: only warnings.
+        verbose: also why each stage runs.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._verbose = verbose
+        self._many = False
+        self._task: TaskID | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+
+    def __enter__(self) -> LiveDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Show one event."""
+        if isinstance(event, Warned):
+            self._console.print(f"[yellow]warning:[/] {escape(event.message)}")
+        elif self._quiet:
+            return
+        elif isinstance(event, StageStarted):
+            self._begin(event)
+        elif isinstance(event, StageProgressed):
+            if self._task is not None:
+                unit = "" if event.total == 1 else f"{event.unit} {min(int(event.done) + 1, event.total)}/{event.total}"
+                self._progress.update(self._task, completed=event.done, total=event.total, unit=unit)
+        elif isinstance(event, StageEnded):
+            self._finish(event.result)
+        elif isinstance(event, RunStarted):
+            self._many = event.total > 1
+            if self._many:
+                self._console.print(f"[bold]{event.index}/{event.total}[/] {escape(str(event.photo))}")
+        elif isinstance(event, RunEnded) and self._many:
+            outcome = "[green]done[/]" if event.result.status == "done" else "[bold red]failed[/]"
+            self._console.print(f"    {outcome} in {event.result.seconds:.1f} s")
+
+    def _begin(self, event: StageStarted) -> None:
+        self._drop_task()
+        if self._verbose or not self._console.is_terminal:
+            why = f" ({escape(event.why)})" if self._verbose else ""
+            self._console.print(f"  {escape(event.title)} ...{why}")
+        description = f"{event.index}/{event.total} {escape(event.title)}"
+        self._task = self._progress.add_task(description, total=None, unit="")
+
+    def _finish(self, result: StageResult) -> None:
+        self._drop_task()
+        style = _STYLES[result.status]
+        seconds = f" {result.seconds:.1f} s" if result.status == "ran" else ""
+        self._console.print(f"  [{style}]{result.status:>7}[/] {escape(result.title)}{seconds}")
+
+    def _drop_task(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def results_table(result: RunResult) -> Table:
+    """Stage, what happened and why, seconds, peak memory."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("stage")
+    table.add_column("result")
+    table.add_column("why", overflow="fold")
+    table.add_column("seconds", justify="right")
+    table.add_column("peak memory", justify="right")
+    for stage in result.stages:
+        ran = stage.status == "ran"
+        table.add_row(
+            escape(stage.title),
+            f"[{_STYLES[stage.status]}]{stage.status}[/]",
+            escape(stage.why if stage.error is None else stage.error.message.splitlines()[0]),
+            f"{stage.seconds:.2f}" if ran else "",
+            size(stage.peak_bytes) if ran else "",
+        )
+    return table
+
+
+def plan_table(plan: Plan, forecasts: Sequence[Forecast]) -> Table:
+    """Stage, whether it would run, and why."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("id", justify="right")
+    table.add_column("stage")
+    table.add_column("would")
+    table.add_column("why", overflow="fold")
+    words = {True: "[green]run[/]", False: "[cyan]be cached[/]", None: "[yellow]depend[/]"}
+    for forecast in forecasts:
+        stage = plan.stages[forecast.stage_id]
+        table.add_row(escape(stage.id), escape(stage.title), words[forecast.will_run], escape(forecast.why))
+    return table

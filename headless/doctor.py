@@ -1,0 +1,132 @@
+"""What this machine offers: devices, memory, weights, versions. Plain data; printing is the command line's business."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from typing import Any
+
+import psutil
+
+from photokeep_nodes import host, models, weights
+
+_DISTRIBUTIONS = (
+    "photokeep", "torch", "torchvision", "spandrel", "safetensors", "numpy", "pillow", "imagecodecs", "tifffile",
+    "networkx", "click", "nvidia-ml-py", "basicsr", "realesrgan", "gfpgan", "comfy-cli",
+)  # fmt: skip
+
+
+def version_of(distribution: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def nvidia_devices() -> list[dict[str, Any]]:
+    """NVIDIA GPUs as the driver reports them, other processes' memory included; empty without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            name = pynvml.nvmlDeviceGetName(handle)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            devices.append(
+                {
+                    "name": name.decode() if isinstance(name, bytes) else name,
+                    "total_bytes": int(memory.total),
+                    "free_bytes": int(memory.free),
+                    "driver": str(pynvml.nvmlSystemGetDriverVersion()),
+                }
+            )
+        return devices
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def torch_report() -> dict[str, Any]:
+    """What torch can compute on; imports it."""
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways, and this is who reports it
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "version": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "cuda_available": torch.cuda.is_available(),
+        "mps_available": torch.backends.mps.is_available(),
+        "threads": torch.get_num_threads(),
+        "device": str(host.compute_device()),
+    }
+
+
+def weights_report(*, check_digests: bool = False) -> list[dict[str, Any]]:
+    """Every model of the catalogue and whether its weights are here.
+
+    Args:
+        check_digests: also hash each installed file and compare it with the catalogue.
+    """
+    rows = []
+    for spec in models.catalogue().values():
+        found = weights.status(spec)
+        file = found.installed.file if found.installed is not None else spec.weights[0]
+        state, detail = found.state, found.detail
+        if check_digests and found.state == "installed":
+            try:
+                weights.verify(spec, rehash=True)
+                detail = "sha256 verified"
+            except weights.WeightsError as error:
+                state, detail = "corrupt", error.message
+        rows.append(
+            {
+                "id": spec.id,
+                "title": spec.title,
+                "role": spec.role,
+                "architecture": spec.architecture,
+                "state": state,
+                "detail": detail,
+                "file": file.filename,
+                "path": str(found.installed.path) if found.installed is not None else None,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+                "licence": file.licence.id,
+                "licence_url": file.licence.url,
+                "commercial": file.licence.commercial,
+                "note": file.licence.note,
+                "install": weights.install_command(spec),
+            }
+        )
+    return rows
+
+
+def report() -> dict[str, Any]:
+    """Everything `photokeep doctor` shows."""
+    memory = psutil.virtual_memory()
+    cache = host.cache_dir()
+    nearest = next(p for p in (cache, *cache.absolute().parents) if p.exists())
+    return {
+        "photokeep": version_of("photokeep") or "not installed as a package",
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
+        "nvidia": nvidia_devices(),
+        "torch": torch_report(),
+        "cache": {"path": str(cache), "free_bytes": shutil.disk_usage(nearest).free},
+        "model_folders": [str(path) for path in host.user_model_dirs()],
+        "comfyui_path": os.environ.get("COMFYUI_PATH"),
+        "versions": {name: version_of(name) for name in _DISTRIBUTIONS},
+        "weights": weights_report(),
+    }

@@ -1,0 +1,178 @@
+"""The key under which a stage's outputs are stored: everything that can change them, and nothing else.
+
+Parts: the node's code, its widget values, the content of what is linked in, the content of the photos it reads, the digests
+of the weights it uses, the device class and the versions of the libraries that compute.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import os
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from photokeep_nodes.errors import NodeInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+KEY_VERSION = 1
+
+# They move and place weights, or talk to the host, but never change a pixel.
+_WITHOUT_EFFECT = frozenset({"errors", "host", "vram_manager"})
+_COMPUTING_LIBRARIES = ("torch", "torchvision", "spandrel", "numpy", "pillow", "imagecodecs", "tifffile")
+
+
+def canonical(value: Any) -> Any:
+    """Tag a JSON value by type, so that 1, 1.0, "1" and true have different digests.
+
+    Raises:
+        NodeInputError: NaN, infinity, or no JSON value.
+    """
+    if value is None or isinstance(value, bool):
+        return {"const": value}
+    if isinstance(value, int):
+        return {"int": str(value)}
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise NodeInputError(f"{value} cannot be an input", hint="Use a finite number.")
+        return {"float": value.hex()}
+    if isinstance(value, str):
+        return {"str": value}
+    if isinstance(value, (list, tuple)):
+        return {"list": [canonical(item) for item in value]}
+    if isinstance(value, dict):
+        return {"dict": {str(key): canonical(item) for key, item in sorted(value.items(), key=lambda kv: str(kv[0]))}}
+    raise NodeInputError(f"a value of type {type(value).__name__} cannot be part of a key")
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of the canonical form of a JSON value."""
+    data = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(data.encode("ascii")).hexdigest()
+
+
+def stage_key(parts: Mapping[str, Any]) -> str:
+    """Digest of a stage's parts, as ``explain`` compares them."""
+    return digest_of({"version": KEY_VERSION, **parts})
+
+
+def explain(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    """Say in a few words why a stage that has run before has another key now.
+
+    Args:
+        before: parts of its last key, or None if it has not run.
+        now: parts of its present key.
+    """
+    if before is None:
+        return "not run before"
+    reasons = []
+    for part in sorted({*before, *now}):
+        old, new = before.get(part), now.get(part)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+            reasons.append(f"{part} changed: {', '.join(changed)}")
+        else:
+            reasons.append(f"{part} changed")
+    return "; ".join(reasons) or "its stored outputs are gone"
+
+
+@cache
+def code_digest(module_name: str) -> str:
+    """Digest of a module's source and of every module of its package that it imports, at any depth.
+
+    Imports are read from the source, so nothing is imported and those inside functions count.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_closure(module_name)):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _closure(module_name: str) -> set[Path]:
+    package = module_name.partition(".")[0]
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    if file is None:
+        return set()
+    root_file = getattr(sys.modules.get(package), "__file__", None)
+    if root_file is None or package == module_name:
+        return {Path(file)}
+    root = Path(root_file).parent
+    seen: set[Path] = set()
+    waiting = [Path(file)]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        waiting.extend(imported for imported in _imports(path, root) if imported not in seen)
+    return seen
+
+
+@cache
+def _imports(path: Path, root: Path) -> tuple[Path, ...]:
+    return tuple(_find_imports(path, root))
+
+
+def _find_imports(path: Path, root: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, ast.ImportFrom) or node.level == 0:
+            continue
+        folder = path.parent
+        for _ in range(node.level - 1):
+            folder = folder.parent
+        if root != folder and root not in folder.parents:
+            continue
+        base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+        for target in (base, *(base / alias.name for alias in node.names)):
+            for file in (target.with_suffix(".py"), target / "__init__.py"):
+                # The pack's own door imports every node; following it would tie each stage to all the others.
+                effective = file.parent != root or file.stem not in {*_WITHOUT_EFFECT, "__init__"}
+                if effective and not file.name.startswith("_vram") and file.is_file():
+                    yield file
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that compute pixels, read from their metadata."""
+    versions = {}
+    for name in _COMPUTING_LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def device_class(device: str) -> str:
+    """Kind of device that "auto", "cpu" or "cuda:N" stands for, found without importing torch."""
+    if device != "auto":
+        return device.partition(":")[0]
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"} and _nvidia_devices() > 0:
+        return "cuda"
+    return "mps" if sys.platform == "darwin" and os.uname().machine == "arm64" else "cpu"
+
+
+@cache
+def _nvidia_devices() -> int:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,436 @@
+"""Execute a plan: in dependency order, each stage at most once, nothing that the store already holds.
+
+A stage whose key is in the store is not run; its outputs are read only if a later stage that does run needs them. So a run in
+which nothing changed reads no pixels, loads no weights and imports no torch. A stage that fails takes the stages behind it
+with it and no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from photokeep_nodes import host, models, photo_io, weights
+from photokeep_nodes.errors import CacheError, PhotokeepError, StageFailedError
+from photokeep_nodes.files import sha256_of, write_atomically
+from photokeep_nodes.model_spec import ModelHandle
+
+from . import artefact
+from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, StageStatus, Warned
+from .fingerprint import code_digest, device_class, digest_of, explain, library_versions, stage_key
+from .memory import PeakMemory
+from .store import Record, StoredFile, StoredOutput
+from .workflow import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from photokeep_nodes.model_spec import ModelSpec
+
+    from .plan import Plan, Stage
+    from .schema import NodeSchema
+    from .store import Store
+
+_ALWAYS_NEW = "always new"
+
+
+def required_models(plan: Plan, schemas: Mapping[str, NodeSchema]) -> list[ModelSpec]:
+    """The models whose nodes are stages of the plan."""
+    catalogue = models.catalogue()
+    ids = [getattr(schemas[stage.class_type].node_class, "MODEL_ID", None) for stage in plan.stages.values()]
+    return [catalogue[model_id] for model_id in dict.fromkeys(ids) if model_id is not None]
+
+
+def is_model_stage(schema: NodeSchema) -> bool:
+    """Whether a stage only names a model: it costs nothing, is not cached, and is not worth a line to the user."""
+    return hasattr(schema.node_class, "MODEL_ID")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What would happen to a stage if the plan ran now.
+
+    Attributes:
+        will_run: False if its outputs are in the store; None if that depends on what an earlier stage returns.
+        why: the reason in a few words.
+    """
+
+    stage_id: str
+    will_run: bool | None
+    why: str
+
+
+class Runner:
+    """Runs one plan over one photo.
+
+    Args:
+        plan: what to run.
+        schemas: the node classes behind it.
+        settings: folders, device and memory budget; progress and interruption are filled in here.
+        store: where outputs are kept between runs, or None.
+        prompt: the workflow in API form, for nodes that embed it in what they save.
+        extra_pnginfo: the editor's own graph, likewise.
+        listener: told what happens.
+        identity: names the workflow and photo, so that a stage can be told why it runs again.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        schemas: Mapping[str, NodeSchema],
+        settings: host.Standalone,
+        *,
+        store: Store | None,
+        prompt: Mapping[str, Any],
+        extra_pnginfo: Mapping[str, Any],
+        listener: Listener,
+        identity: str,
+    ) -> None:
+        self._plan = plan
+        self._schemas = schemas
+        self._settings = replace(settings, progress=self._on_progress)
+        self._store = store
+        self._hidden = {"PROMPT": dict(prompt), "EXTRA_PNGINFO": dict(extra_pnginfo), "DYNPROMPT": dict(prompt)}
+        self._listener = listener
+        self._identity = identity
+        self._values: dict[tuple[str, int], Any] = {}
+        self._digests: dict[str, tuple[str, ...]] = {}
+        self._records: dict[str, Record] = {}
+        self._results: dict[str, StageResult] = {}
+        self._waiting = self._count_consumers()
+        self._current = ""
+
+    def _count_consumers(self) -> dict[str, int]:
+        waiting = dict.fromkeys(self._plan.order, 0)
+        for stage in self._plan.stages.values():
+            for source in {link.node_id for _, link in _links(stage)}:
+                waiting[source] += 1
+        return waiting
+
+    def _on_progress(self, done: float, total: int, unit: str) -> None:
+        self._listener(StageProgressed(self._current, done, total, unit))
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    def run(self, photo: Path | None = None) -> RunResult:
+        """Run every stage that has to.
+
+        Raises:
+            WeightsError: before any work, if a model is not installed.
+        """
+        started = time.perf_counter()
+        with host.standalone(self._settings):
+            weights.require(required_models(self._plan, self._schemas))
+            for stage_id in self._plan.order:
+                self._take(self._plan.stages[stage_id])
+        results = tuple(
+            self._results[i]
+            for i in self._plan.order
+            if not (is_model_stage(self._schemas[self._plan.stages[i].class_type]) and self._results[i].status == "ran")
+        )
+        failed = any(result.status == "failed" for result in results)
+        return RunResult(photo, "failed" if failed else "done", results, time.perf_counter() - started)
+
+    def _take(self, stage: Stage) -> None:
+        blocked = [
+            link.node_id for _, link in _links(stage) if self._results[link.node_id].status in {"failed", "skipped"}
+        ]
+        if blocked:
+            cause = self._plan.stages[blocked[0]].title
+            self._end(stage, "skipped", f"{cause} did not finish")
+        else:
+            try:
+                self._take_ready(stage)
+            except PhotokeepError as error:
+                self._end(stage, "failed", error=error)
+        for source in {link.node_id for _, link in _links(stage)}:
+            self._release(source)
+
+    def _take_ready(self, stage: Stage) -> None:
+        schema = self._schemas[stage.class_type]
+        if is_model_stage(schema):
+            self._values[stage.id, 0] = handle = ModelHandle(schema.node_class.MODEL_ID)  # type: ignore[union-attr]
+            self._digests[stage.id] = (_model_digest(handle),)
+            self._end(stage, "ran")
+            return
+        parts, key, why = None, None, "the cache is off"
+        if self._store is not None:
+            parts = self._parts(stage)
+            key, why = self._key_and_reason(self._store, stage, parts)
+            record = self._store.get(key) if key is not None else None
+            if key is not None and record is not None:
+                files = self._files_in_place(self._store, record)
+                if files is not None:
+                    self._records[stage.id] = record
+                    self._digests[stage.id] = tuple(output.digest for output in record.outputs)
+                    self._end(stage, "cached", files=files)
+                    return
+                why = "what it saved was moved or changed"
+        self._execute(stage, why, key, parts)
+
+    def _execute(self, stage: Stage, why: str, key: str | None, parts: dict[str, Any] | None) -> None:
+        schema = self._schemas[stage.class_type]
+        inputs = {
+            name: self._value(value) if isinstance(value, Link) else value for name, value in stage.inputs.items()
+        }
+        inputs |= self._hidden_inputs(stage, schema)
+        self._current = stage.id
+        position = self._plan.order.index(stage.id) + 1
+        self._listener(StageStarted(stage.id, stage.title, why, position, len(self._plan.order)))
+        started = time.perf_counter()
+        with PeakMemory() as memory:
+            outputs, saved = _call(stage, schema, inputs)
+        seconds = time.perf_counter() - started
+        files = self._saved_paths(saved)
+        for slot, value in enumerate(outputs):
+            self._values[stage.id, slot] = value
+        self._keep(stage, outputs, files, seconds, key, parts)
+        self._end(
+            stage, "ran", why, seconds=seconds, peak_bytes=memory.peak_bytes, files=tuple(path for path, _ in files)
+        )
+
+    def _end(self, stage: Stage, status: StageStatus, why: str = "", **facts: Any) -> None:
+        result = StageResult(stage.id, stage.title, stage.class_type, status, why, **facts)
+        self._results[stage.id] = result
+        if not (is_model_stage(self._schemas[stage.class_type]) and status == "ran"):
+            self._listener(StageEnded(result))
+
+    def _release(self, stage_id: str) -> None:
+        """Drop a stage's outputs from memory once every stage that takes them has ended."""
+        self._waiting[stage_id] -= 1
+        if self._waiting[stage_id] == 0:
+            for held in [place for place in self._values if place[0] == stage_id]:
+                del self._values[held]
+
+    # -- values between stages ----------------------------------------------------------------------------------
+
+    def _value(self, link: Link) -> Any:
+        place = (link.node_id, link.output_index)
+        if place not in self._values:
+            record = self._records.get(link.node_id)
+            try:
+                if self._store is None or record is None:
+                    raise CacheError("a stage's output was dropped")
+                output = record.outputs[link.output_index]
+                self._values[place] = artefact.decode(output.kind, self._store.read(output.blob))
+            except CacheError as error:
+                self._listener(Warned(f"{self._plan.stages[link.node_id].title}: {error.message}; it runs again"))
+                self._rerun(self._plan.stages[link.node_id], error)
+        return self._values[place]
+
+    def _rerun(self, stage: Stage, error: CacheError) -> None:
+        parts = self._parts(stage) if self._store is not None else None
+        key = stage_key(parts) if parts is not None else None
+        self._execute(stage, error.message, key, parts)
+
+    def _hidden_inputs(self, stage: Stage, schema: NodeSchema) -> dict[str, Any]:
+        return {
+            name: stage.id if kind == "UNIQUE_ID" else self._hidden.get(kind) for name, kind in schema.hidden.items()
+        }
+
+    # -- keys and stored outputs --------------------------------------------------------------------------------
+
+    def _parts(self, stage: Stage) -> dict[str, Any]:
+        """Everything the stage's outputs depend on, by name; the values are digests or plain."""
+        schema = self._schemas[stage.class_type]
+        inputs: dict[str, Any] = {}
+        for name, value in stage.inputs.items():
+            if isinstance(value, Link):
+                inputs[name] = self._digests[value.node_id][value.output_index]
+            elif name in schema.file_inputs:
+                path = photo_io.find_photo(value, host.input_dirs())
+                inputs[name] = digest_of({"name": path.name, "sha256": sha256_of(path)})
+            else:
+                inputs[name] = digest_of(value)
+        for name, kind in schema.hidden.items():
+            if kind in self._hidden:
+                inputs[name] = digest_of(self._hidden[kind])
+        return {
+            "node": stage.class_type,
+            "code": code_digest(schema.node_class.__module__) if schema.node_class is not None else "",
+            "input": inputs,
+            "outside": _outside(schema, stage),
+            "device": device_class(self._settings.device),
+            "library version": library_versions(),
+        }
+
+    def _key_and_reason(self, store: Store, stage: Stage, parts: dict[str, Any]) -> tuple[str | None, str]:
+        if parts["outside"] == _ALWAYS_NEW:
+            return None, "its result may differ each time"
+        return stage_key(parts), explain(store.last_parts(self._stage_name(stage)), parts)
+
+    def _stage_name(self, stage: Stage) -> str:
+        return f"{self._identity}\n{stage.id}\n{stage.class_type}"
+
+    def _keep(
+        self,
+        stage: Stage,
+        outputs: tuple[Any, ...],
+        files: list[tuple[Path, str]],
+        seconds: float,
+        key: str | None,
+        parts: dict[str, Any] | None,
+    ) -> None:
+        if self._store is None:
+            return
+        encoded = [artefact.encode(value) for value in outputs]
+        blobs: dict[str, bytes] = {}
+        stored = []
+        for one in encoded:
+            if one is None:
+                # Nothing can be said about a value that is not stored, so what takes it always runs.
+                self._digests[stage.id] = tuple(f"run {time.time_ns()} slot {i}" for i in range(len(outputs)))
+                return
+            blob = hashlib.sha256(one.data).hexdigest() if one.kind != "tensor" else one.digest
+            blobs[blob] = one.data
+            stored.append(StoredOutput(one.kind, one.digest, blob, len(one.data)))
+        self._digests[stage.id] = tuple(output.digest for output in stored)
+        if key is None or parts is None:
+            return
+        kept = []
+        for path, name in files:
+            data = path.read_bytes()
+            blob = hashlib.sha256(data).hexdigest()
+            blobs[blob] = data
+            kept.append(StoredFile(name, blob, len(data)))
+        try:
+            self._store.put(key, Record(tuple(stored), tuple(kept), seconds), blobs)
+        except CacheError as error:
+            self._listener(Warned(str(error)))
+            return
+        self._store.remember_parts(self._stage_name(stage), parts)
+
+    def _saved_paths(self, saved: list[str]) -> list[tuple[Path, str]]:
+        return [(self._settings.output_dir / name, name) for name in saved]
+
+    def _files_in_place(self, store: Store, record: Record) -> tuple[Path, ...] | None:
+        """Put back what a cached stage had saved.
+
+        Returns:
+            The paths, or None if one cannot be put back because another file has its name, or its bytes are gone.
+        """
+        root = self._settings.output_dir.resolve()
+        paths = []
+        for file in record.files:
+            path = (root / file.name).resolve()
+            if not path.is_relative_to(root):
+                return None
+            try:
+                if path.exists():
+                    if path.stat().st_size != file.size_bytes or sha256_of(path) != file.blob:
+                        return None
+                else:
+                    write_atomically(path, store.read(file.blob))
+            except (OSError, CacheError):
+                return None  # the stage itself then says what is wrong with the folder
+            paths.append(self._settings.output_dir / file.name)
+        return tuple(paths)
+
+    # -- looking ahead ------------------------------------------------------------------------------------------
+
+    def forecast(self) -> list[Forecast]:
+        """Say for each stage, in order, whether it would run, without running any."""
+        result = []
+        with host.standalone(self._settings):
+            for stage_id in self._plan.order:
+                stage = self._plan.stages[stage_id]
+                schema = self._schemas[stage.class_type]
+                if is_model_stage(schema):
+                    self._digests[stage_id] = (_model_digest(ModelHandle(schema.node_class.MODEL_ID)),)  # type: ignore[union-attr]
+                    continue
+                result.append(self._forecast(stage))
+        return result
+
+    def _forecast(self, stage: Stage) -> Forecast:
+        before = [self._plan.stages[link.node_id].title for _, link in _links(stage) if link.node_id not in self._digests]
+        if before:
+            return Forecast(stage.id, None, f"after {before[0]}")
+        if self._store is None:
+            return Forecast(stage.id, will_run=True, why="the cache is off")
+        parts = self._parts(stage)
+        key, why = self._key_and_reason(self._store, stage, parts)
+        record = self._store.get(key) if key is not None else None
+        if record is None:
+            return Forecast(stage.id, will_run=True, why=why)
+        self._digests[stage.id] = tuple(output.digest for output in record.outputs)
+        return Forecast(stage.id, will_run=False, why="unchanged")
+
+
+def _links(stage: Stage) -> Iterator[tuple[str, Link]]:
+    for name, value in stage.inputs.items():
+        if isinstance(value, Link):
+            yield name, value
+
+
+def _model_digest(handle: ModelHandle) -> str:
+    spec = models.get(handle)
+    content = f"{weights.digest(spec)} {code_digest(models.module_of(spec.id))}"
+    found = artefact.encode(handle, model_digest=content)
+    return found.digest if found is not None else content
+
+
+def _outside(schema: NodeSchema, stage: Stage) -> str:
+    """Ask the node, as the host does, whether something outside its inputs has changed.
+
+    Returns:
+        What belongs into the key: the digest of what ``IS_CHANGED`` says, or ``_ALWAYS_NEW`` for NaN, which differs from
+        itself.
+    """
+    is_changed = getattr(schema.node_class, "IS_CHANGED", None)
+    if is_changed is None:
+        return ""
+    wanted = inspect.signature(is_changed).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())
+    widgets = {n: v for n, v in stage.inputs.items() if not isinstance(v, Link) and (takes_all or n in wanted)}
+    answer = is_changed(**widgets)
+    if isinstance(answer, float) and math.isnan(answer):
+        return _ALWAYS_NEW
+    return digest_of(str(answer))
+
+
+def _call(stage: Stage, schema: NodeSchema, inputs: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
+    """Run a node.
+
+    Returns:
+        Its outputs, and the names below the output folder of what it saved.
+    Raises:
+        PhotokeepError: what the node raised, wrapped in StageFailedError where it is not ours.
+    """
+    if schema.node_class is None:
+        raise StageFailedError(f"{stage.title}: this node can only be described, not run, here", node_id=stage.id)
+    try:
+        answer = getattr(schema.node_class(), schema.function)(**inputs)
+    except PhotokeepError:
+        raise
+    except MemoryError as error:
+        raise StageFailedError(
+            f"{stage.title}: out of memory", hint="Use a smaller photo or scale, or close other programs."
+        ) from error
+    except Exception as error:
+        raise StageFailedError(
+            f"{stage.title}: {type(error).__name__}: {error}",
+            hint="This is a fault in the node. Run again with -v for the details.",
+            node_id=stage.id,
+            class_type=stage.class_type,
+        ) from error
+    saved: list[str] = []
+    if isinstance(answer, dict):
+        for image in answer.get("ui", {}).get("images", ()):
+            if image.get("type") == "output":
+                folder = image.get("subfolder", "")
+                saved.append(f"{folder}/{image['filename']}" if folder else image["filename"])
+        answer = answer.get("result", ())
+    outputs = tuple(answer or ())
+    if len(outputs) != len(schema.outputs):
+        raise StageFailedError(
+            f"{stage.title} returned {len(outputs)} outputs where {len(schema.outputs)} are declared",
+            hint="This is a fault in the node.",
+            node_id=stage.id,
+            class_type=stage.class_type,
+        )
+    return outputs, saved
