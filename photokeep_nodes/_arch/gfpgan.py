@@ -41,8 +41,8 @@ class FaceRestorer(nn.Module):
         """
         if face.ndim != 4 or face.shape[1:] != (3, SIDE, SIDE):
             raise NodeInputError(f"faces to restore must be (batch, 3, {SIDE}, {SIDE}), not {tuple(face.shape)}")
-        # The network takes [-1, 1]; spandrel's descriptor would not scale, and clamp. The noise is what training stored,
-        # so that a face comes out the same twice. Channels are folded with view(), for which they must lie in planes.
+        # The network takes [-1, 1]; spandrel's descriptor would not scale, and clamp. The noise is the stored one, so
+        # that a face comes out the same twice. Channels are folded with view(), for which they must lie in planes.
         restored = self.network(face.contiguous() * 2 - 1, return_rgb=False, randomize_noise=False)[0]
         out: torch.Tensor = ((restored + 1) / 2).clamp(0.0, 1.0)
         return out

@@ -39,7 +39,7 @@ SPEC = ModelSpec(
                 "Apache-2.0",
                 commercial=True,
                 url="https://github.com/TencentARC/GFPGAN/blob/master/LICENSE",
-                note="its licence file lists parts under non-commercial terms: StyleGAN2 (NVIDIA), DFDNet (CC BY-NC-SA)",
+                note="the licence file lists non-commercial parts: StyleGAN2 (NVIDIA), DFDNet (CC BY-NC-SA)",
             ),
         ),
     ),
