@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-STRIDES = (8, 16, 32)
-ANCHOR_SIZES = ((16, 32), (64, 128), (256, 512))
-"""Sides in pixels of the square anchors at each cell of the three maps."""
-
+_MAPS = 3  # at strides 8, 16 and 32
+_ANCHORS = 2  # per cell of each map
 _SLOPE = 0.1
 # Means of the training set, in the order in which the network takes colours: blue, green, red.
 _MEAN_BGR = (104.0, 117.0, 123.0)
@@ -100,13 +98,12 @@ class RetinaFace(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        anchors = len(ANCHOR_SIZES[0])
         self.body = _Body()
         self.pyramid = _Pyramid(width)
-        self.context = nn.ModuleList(_Context(width) for _ in STRIDES)
-        self.box_head = nn.ModuleList(nn.Conv2d(width, anchors * 4, 1) for _ in STRIDES)
-        self.score_head = nn.ModuleList(nn.Conv2d(width, anchors * 2, 1) for _ in STRIDES)
-        self.landmark_head = nn.ModuleList(nn.Conv2d(width, anchors * 10, 1) for _ in STRIDES)
+        self.context = nn.ModuleList(_Context(width) for _ in range(_MAPS))
+        self.box_head = nn.ModuleList(nn.Conv2d(width, _ANCHORS * 4, 1) for _ in range(_MAPS))
+        self.score_head = nn.ModuleList(nn.Conv2d(width, _ANCHORS * 2, 1) for _ in range(_MAPS))
+        self.landmark_head = nn.ModuleList(nn.Conv2d(width, _ANCHORS * 10, 1) for _ in range(_MAPS))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Look for faces.

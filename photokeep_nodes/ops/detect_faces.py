@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as nnf
 from torchvision.ops import nms
 
-from .._arch.retinaface import ANCHOR_SIZES, STRIDES
 from ..errors import NodeInputError
 
 if TYPE_CHECKING:
@@ -31,6 +30,10 @@ _SMALLEST_SIDE = 192  # a photo below is enlarged to it, or the faces are smalle
 _LONGEST_TO_SHORTEST = 4  # a panorama is reduced until its long side is no more than this many working short sides
 _FINE_FACE = 256  # on the fine copy larger faces are left to the coarse one, which is better at them
 _WORTHWHILE = 1.25  # least ratio of fine to coarse at which the fine copy is looked at
+
+# Pixels between the cells of the network's three maps, and the sides of the square anchors in each of their cells.
+_STRIDES = (8, 16, 32)
+_ANCHOR_SIDES = ((16, 32), (64, 128), (256, 512))
 
 # Scales of centre and size offsets that the network was trained with.
 _CENTRE_VARIANCE = 0.1
@@ -140,7 +143,7 @@ def _search(
 def make_anchors(height: int, width: int) -> torch.Tensor:
     """Anchors of the three maps in the network's order: (N, 4) of centre x, centre y, width, height in pixels."""
     maps = []
-    for stride, sizes in zip(STRIDES, ANCHOR_SIZES, strict=True):
+    for stride, sizes in zip(_STRIDES, _ANCHOR_SIDES, strict=True):
         # Each of the stem's and the body's strided convolutions rounds up, which together rounds up once.
         rows, columns = math.ceil(height / stride), math.ceil(width / stride)
         y, x = torch.meshgrid(
