@@ -29,8 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-READY = """() => window.app?.graph?._nodes?.length && window.LiteGraph && !app.extensionManager?.spinner
-    && 'PhotokeepLoadPhoto' in LiteGraph.registered_node_types"""
+READY = """() => window.app?.graph?._nodes?.length && window.LiteGraph && !app.extensionManager?.spinner"""
 # A new session loads its default graph at some time after the page is up: load until ours has stayed.
 LOAD = """async (file) => {
     const ids = (nodes) => nodes.map((node) => String(node.id)).sort().join();
