@@ -99,7 +99,7 @@ def fit_gamut(lab: torch.Tensor) -> torch.Tensor:
     rgb = lab_to_srgb(lab)
     outside = ((rgb < -_GAMUT_SLACK) | (rgb > 1.0 + _GAMUT_SLACK)).any(dim=1)
     if bool(outside.any()):
-        picked = lab.movedim(1, -1)[outside].T[None, :, None, :]  # (1, 3, 1, N): a row of pixels
+        picked = lab.transpose(0, 1)[:, outside][None, :, None, :]  # (1, 3, 1, N): a row of pixels
         low = torch.zeros_like(picked[:, :1])
         high = torch.ones_like(low)
         for _ in range(_GAMUT_STEPS):
@@ -107,7 +107,7 @@ def fit_gamut(lab: torch.Tensor) -> torch.Tensor:
             tried = lab_to_srgb(_scale_chroma(picked, middle))
             fits = ((tried >= -_GAMUT_SLACK) & (tried <= 1.0 + _GAMUT_SLACK)).all(dim=1, keepdim=True)
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-        rgb.movedim(1, -1)[outside] = lab_to_srgb(_scale_chroma(picked, low))[0, :, 0].T
+        rgb.transpose(0, 1)[:, outside] = lab_to_srgb(_scale_chroma(picked, low))[0, :, 0]
     return rgb.clamp(0.0, 1.0)
 
 

@@ -1,0 +1,163 @@
+"""Look a photo over: what it is, what is wrong with it, and which stages would help.
+
+The result is plain data (JSON) for other nodes, and a short text for people.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import NodeInputError
+from . import colour, measures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .detect_faces import Face
+
+# What is worth a stage. Each threshold lies above what clean photos measure.
+_NOISY = 3.0  # 8-bit steps
+_BLOCKY = 0.8  # JPEG quality of about 70 and less
+_BLURRED = 2.0  # px; the edges of sharp photos measure up to 1.5
+_DARK_MEDIAN, _DARK_BRIGHT = 22.0, 55.0  # L of the middle pixel, and of the one that nine tenths are darker than
+_SMALL, _MEDIUM = 1000, 2000  # px of the longer side: 2000 is a print of 17 cm at 300 dpi
+_FACE_DETAIL = 256  # px of a face's height, below which a face network knows more than the photo shows
+
+_TONE_WORDS = {"gray": "black and white", "sepia": "toned (sepia or similar)", "colour": "colour"}
+
+
+def estimate_noise(image: torch.Tensor) -> float:
+    """Noise level of one photo (1, 3, H, W) in [0, 1], per channel, in 8-bit steps."""
+    return round(measures.noise_sigma(image), 2)
+
+
+def analyse(image: torch.Tensor, faces: Sequence[Sequence[Face]] | None = None) -> list[dict[str, Any]]:
+    """Measure each photo of a batch.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        faces: the faces of each photo, or None if none were looked for.
+    Returns:
+        Per photo: "width", "height"; "noise_sigma" per channel in 8-bit steps; "blur_sigma" in pixels, 0 where no edge
+        tells; "sharpness", 1 for ideal edges towards 0 with blur (and 0 where no edge tells); "jpeg_blockiness" in
+        8-bit steps and "jpeg_grid" [x, y], where blocks begin, or None; "lightness", L of the middle pixel; "tone" as
+        ``colour.tones`` has it; "faces" and "faces_checked"; "recommendation", a list of dicts with "stage", "reason"
+        and the stage's parameters, in the order in which to run them.
+    Raises:
+        NodeInputError: the faces are of another batch.
+    """
+    if faces is not None and len(faces) != image.shape[0]:
+        raise NodeInputError(f"faces of {len(faces)} photos were given for {image.shape[0]} photos")
+    tones = colour.tones(image)
+    return [
+        _analyse_one(photo, tones[i], None if faces is None else faces[i])
+        for i, photo in enumerate(torch.split(image, 1))
+    ]
+
+
+def _analyse_one(photo: torch.Tensor, tone: colour.Tone, faces: Sequence[Face] | None) -> dict[str, Any]:
+    noise = measures.noise_sigma(photo)
+    blur = measures.blur_sigma(photo, noise)
+    blocks = measures.jpeg_blocks(photo)
+    middle, bright = measures.lightness_quantiles(photo, (0.5, 0.9))
+    found: dict[str, Any] = {
+        "width": photo.shape[-1],
+        "height": photo.shape[-2],
+        "noise_sigma": round(noise, 2),
+        "sharpness": 0.0 if blur is None else round(1.0 / math.sqrt(1.0 + blur * blur), 3),
+        "blur_sigma": 0.0 if blur is None else round(blur, 2),
+        "jpeg_blockiness": round(blocks.strength, 2),
+        "jpeg_grid": None if blocks.grid is None else list(blocks.grid),
+        "lightness": round(middle, 1),
+        "tone": tone,
+        "faces": [_rounded(face) for face in faces or ()],
+        "faces_checked": faces is not None,
+    }
+    found["recommendation"] = _recommend(found, dark=middle < _DARK_MEDIAN and bright < _DARK_BRIGHT)
+    return found
+
+
+def _rounded(face: Face) -> dict[str, Any]:
+    return {
+        "box": [round(float(v), 2) for v in face["box"]],
+        "score": round(float(face["score"]), 4),
+        "landmarks": [[round(float(v), 2) for v in point] for point in face["landmarks"]],
+    }
+
+
+def _recommend(found: dict[str, Any], *, dark: bool) -> list[dict[str, Any]]:
+    """Stages worth running, in the order of the mission's workflow, clean-up first."""
+    stages: list[dict[str, Any]] = []
+
+    def recommend(stage: str, reason: str, **parameters: Any) -> None:
+        stages.append({"stage": stage, "reason": reason, **parameters})
+
+    noise, blur, blockiness = found["noise_sigma"], found["blur_sigma"], found["jpeg_blockiness"]
+    if blockiness >= _BLOCKY:
+        recommend("remove_jpeg", f"JPEG blocks show: jumps of {blockiness:.1f} of 255 steps at their borders")
+    if dark:
+        recommend("low_light", f"dark: half of the photo is below lightness {found['lightness']:.0f} of 100")
+    if noise >= _NOISY:
+        recommend("denoise", f"{_grade_noise(noise)}, sigma {noise:.1f} of 255", sigma=noise)
+    if blur >= _BLURRED:
+        recommend("deblur", f"even the sharpest edges are soft, by {blur:.1f} px", sigma=blur)
+    longest = max(found["width"], found["height"])
+    if longest < _MEDIUM:
+        recommend("upscale", f"only {longest} px on the longer side", scale=4.0 if longest < _SMALL else 2.0)
+    heights = [face["box"][3] - face["box"][1] for face in found["faces"]]
+    if heights and (min(heights) < _FACE_DETAIL or stages):
+        count = "one face" if len(heights) == 1 else f"{len(heights)} faces, the smallest"
+        recommend("face_restore", f"{count} {min(heights):.0f} px high", faces=len(heights))
+    if found["tone"] != "colour":
+        recommend("colorize", f"the photo is {_TONE_WORDS[found['tone']]}")
+    return stages
+
+
+def _grade_noise(sigma: float) -> str:
+    if sigma < _NOISY:
+        return "clean"
+    return "light noise" if sigma < 8 else "noise" if sigma < 20 else "strong noise"
+
+
+def report(images: Sequence[dict[str, Any]]) -> str:
+    """Say in a few lines what ``analyse`` found."""
+    texts = [_report_one(found) for found in images]
+    if len(texts) > 1:
+        texts = [f"Photo {i} of {len(texts)}\n{text}" for i, text in enumerate(texts, 1)]
+    return "\n\n".join(texts)
+
+
+def _report_one(found: dict[str, Any]) -> str:
+    noise, blur = found["noise_sigma"], found["blur_sigma"]
+    if found["sharpness"] == 0.0:
+        sharpness = "no edges to tell by"
+    else:
+        sharpness = f"{'blurred' if blur >= _BLURRED else 'sharp'}, edges are {blur:.1f} px soft"
+    blocks = found["jpeg_blockiness"]
+    compression = "no blocks" if blocks == 0 else f"{'visible' if blocks >= _BLOCKY else 'faint'} blocks ({blocks:.1f})"
+    if not found["faces_checked"]:
+        faces = "not looked for (connect a face detector)"
+    else:
+        sizes = [f"{face['box'][3] - face['box'][1]:.0f} px" for face in found["faces"]]
+        faces = f"{len(sizes)} ({', '.join(sizes)} high)" if sizes else "none"
+    lines = [
+        f"Size: {found['width']} x {found['height']} px, {_TONE_WORDS[found['tone']]}",
+        f"Noise: {_grade_noise(noise)}, sigma {noise:.1f}",
+        f"Sharpness: {sharpness}",
+        f"JPEG: {compression}",
+        f"Faces: {faces}",
+    ]
+    stages = found["recommendation"]
+    lines.append("Recommended:" if stages else "Recommended: nothing, the photo is in good shape")
+    lines += [f"- {_stage_text(stage)}" for stage in stages]
+    return "\n".join(lines)
+
+
+def _stage_text(stage: dict[str, Any]) -> str:
+    name = stage["stage"].replace("_", " ")
+    if stage["stage"] == "upscale":
+        name += f" x{stage['scale']:g}"
+    return f"{name}: {stage['reason']}"
