@@ -1,7 +1,8 @@
 """A stage output as bytes on disk, and back.
 
-Images and masks are safetensors, everything else JSON. Nothing is ever pickled. A float image that holds only multiples of
-1/255 (``round(x * 255) / 255 == x``) is stored as uint8: a quarter of the bytes, and the same floats back.
+Images and masks are safetensors, everything else JSON. Nothing is ever pickled. A float image that holds only
+multiples of 1/255 (``round(x * 255) / 255 == x``) is stored as uint8: a quarter of the bytes, and the same floats
+back.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _encode_tensor(value: torch.Tensor) -> Artefact:
     metadata = {}
     if tensor.dtype == torch.float32 and tensor.numel():
         scaled = (tensor * 255.0).round_()
-        if 0.0 <= float(scaled.min()) and float(scaled.max()) <= 255.0:
+        if float(scaled.min()) >= 0.0 and float(scaled.max()) <= 255.0:
             small = scaled.to(torch.uint8)
             if torch.equal(small.float() / 255.0, tensor):
                 tensor, metadata = small, {"scale": "255"}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -13,6 +12,8 @@ from .events import RunEnded, RunEvent, RunStarted, StageEnded, StageProgressed,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from .events import RunResult, StageResult
     from .plan import Plan
@@ -139,3 +140,67 @@ def plan_table(plan: Plan, forecasts: Sequence[Forecast]) -> Table:
         stage = plan.stages[forecast.stage_id]
         table.add_row(escape(stage.id), escape(stage.title), words[forecast.will_run], escape(forecast.why))
     return table
+
+
+def batch_table(results: Sequence[RunResult]) -> Table:
+    """One line a photo: how it ended, its stages by outcome, seconds."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("photo", "result", "ran", "cached", "failed", "skipped"):
+        table.add_column(heading, justify="left" if heading in {"photo", "result"} else "right")
+    table.add_column("seconds", justify="right")
+    for result in results:
+        counts = [sum(stage.status == status for stage in result.stages) for status in _STYLES]
+        ran, cached, failed, skipped = counts[1], counts[0], counts[2], counts[3]
+        style = "green" if result.status == "done" else "bold red"
+        numbers = [str(count) if count else "" for count in (ran, cached, failed, skipped)]
+        table.add_row(escape(str(result.photo)), f"[{style}]{result.status}[/]", *numbers, f"{result.seconds:.2f}")
+    return table
+
+
+def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """One line a model: role, state, size, licence, how to get it."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("model", "role", "weights", "size", "licence", ""):
+        table.add_column(heading, overflow="fold")
+    styles = {"installed": "green", "missing": "yellow", "corrupt": "bold red"}
+    for row in rows:
+        licence = row["licence"] + ("" if row["commercial"] else " [red]non-commercial[/]")
+        state = row["state"]
+        last = row["detail"] if state != "missing" else row["install"]
+        table.add_row(
+            row["id"],
+            row["role"].replace("_", " "),
+            f"[{styles[state]}]{state}[/]",
+            size(row["size_bytes"]),
+            licence,
+            escape(last),
+        )
+    return table
+
+
+def print_doctor(console: Console, found: dict[str, Any]) -> None:
+    """Show what `photokeep doctor` found."""
+    memory, torch = found["memory"], found["torch"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("photokeep", f"{found['photokeep']}, Python {found['python']} on {found['platform']}")
+    table.add_row("memory", f"{size(memory['available_bytes'])} free of {size(memory['total_bytes'])}")
+    table.add_row("processor", f"{found['cpu_count']} cores")
+    for gpu in found["nvidia"]:
+        room = f"{size(gpu['free_bytes'])} free of {size(gpu['total_bytes'])}"
+        table.add_row("GPU", f"{escape(gpu['name'])}, {room}, driver {gpu['driver']}")
+    if not found["nvidia"]:
+        table.add_row("GPU", "[yellow]no NVIDIA driver found[/]")
+    if "error" in torch:
+        table.add_row("torch", f"[bold red]cannot be imported:[/] {escape(torch['error'])}")
+    else:
+        table.add_row(
+            "torch", f"{torch['version']}, computes on [bold]{torch['device']}[/], {torch['threads']} threads"
+        )
+    table.add_row("cache", f"{escape(found['cache']['path'])}, {size(found['cache']['free_bytes'])} free on its disk")
+    table.add_row("model folders", escape("\n".join(found["model_folders"])))
+    table.add_row("ComfyUI", escape(found["comfyui_path"] or "COMFYUI_PATH is not set (not needed to run workflows)"))
+    versions = [f"{name} {version}" for name, version in found["versions"].items() if version and name != "photokeep"]
+    table.add_row("versions", ", ".join(versions))
+    console.print(table)
+    console.print()
+    console.print(weights_table(found["weights"]))

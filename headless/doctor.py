@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from photokeep_nodes import host, models, weights
+from photokeep_nodes.errors import WeightsError
 
 _DISTRIBUTIONS = (
     "photokeep", "torch", "torchvision", "spandrel", "safetensors", "numpy", "pillow", "imagecodecs", "tifffile",
@@ -87,7 +88,7 @@ def weights_report(*, check_digests: bool = False) -> list[dict[str, Any]]:
             try:
                 weights.verify(spec, rehash=True)
                 detail = "sha256 verified"
-            except weights.WeightsError as error:
+            except WeightsError as error:
                 state, detail = "corrupt", error.message
         rows.append(
             {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from photokeep_nodes.errors import PhotokeepError
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from photokeep_nodes.errors import PhotokeepError
 
 StageStatus = Literal["cached", "ran", "failed", "skipped"]
 RunStatus = Literal["done", "failed", "interrupted"]

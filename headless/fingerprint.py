@@ -1,7 +1,7 @@
 """The key under which a stage's outputs are stored: everything that can change them, and nothing else.
 
-Parts: the node's code, its widget values, the content of what is linked in, the content of the photos it reads, the digests
-of the weights it uses, the device class and the versions of the libraries that compute.
+Parts: the node's code, its widget values, the content of what is linked in, the content of the photos it reads, the
+digests of the weights it uses, the device class and the versions of the libraries that compute.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def apply_overrides(workflow: Workflow, settings: Sequence[str], schemas: Mappin
         try:
             node_id, spec, text = _parsed(setting, workflow, by_title, schemas)
             values.append((node_id, spec.name, _value(workflow.nodes[node_id], spec, text)))
-        except _RefusedError as refused:  # noqa: PERF203 - each setting is judged, so that all are reported
+        except _RefusedError as refused:
             problems.append(refused.problem)
     if problems:
         raise invalid(problems, "The settings cannot be applied")

@@ -1,8 +1,8 @@
 """Execute a plan: in dependency order, each stage at most once, nothing that the store already holds.
 
-A stage whose key is in the store is not run; its outputs are read only if a later stage that does run needs them. So a run in
-which nothing changed reads no pixels, loads no weights and imports no torch. A stage that fails takes the stages behind it
-with it and no others.
+A stage whose key is in the store is not run; its outputs are read only if a later stage that does run needs them. So
+a run in which nothing changed reads no pixels, loads no weights and imports no torch. A stage that fails takes the
+stages behind it with it and no others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from photokeep_nodes.model_spec import ModelHandle
 from . import artefact
 from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, StageStatus, Warned
 from .fingerprint import code_digest, device_class, digest_of, explain, library_versions, stage_key
+from .graph import Link
 from .memory import PeakMemory
 from .store import Record, StoredFile, StoredOutput
-from .workflow import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from photokeep_nodes.model_spec import ModelSpec
@@ -103,12 +103,14 @@ class Runner:
         self._records: dict[str, Record] = {}
         self._results: dict[str, StageResult] = {}
         self._waiting = self._count_consumers()
+        worth_showing = [i for i in plan.order if not is_model_stage(schemas[plan.stages[i].class_type])]
+        self._position = {stage_id: position for position, stage_id in enumerate(worth_showing, start=1)}
         self._current = ""
 
     def _count_consumers(self) -> dict[str, int]:
         waiting = dict.fromkeys(self._plan.order, 0)
         for stage in self._plan.stages.values():
-            for source in {link.node_id for _, link in _links(stage)}:
+            for source in {link.node_id for link in stage.links.values()}:
                 waiting[source] += 1
         return waiting
 
@@ -138,7 +140,7 @@ class Runner:
 
     def _take(self, stage: Stage) -> None:
         blocked = [
-            link.node_id for _, link in _links(stage) if self._results[link.node_id].status in {"failed", "skipped"}
+            link.node_id for link in stage.links.values() if self._results[link.node_id].status in {"failed", "skipped"}
         ]
         if blocked:
             cause = self._plan.stages[blocked[0]].title
@@ -148,7 +150,7 @@ class Runner:
                 self._take_ready(stage)
             except PhotokeepError as error:
                 self._end(stage, "failed", error=error)
-        for source in {link.node_id for _, link in _links(stage)}:
+        for source in {link.node_id for link in stage.links.values()}:
             self._release(source)
 
     def _take_ready(self, stage: Stage) -> None:
@@ -180,8 +182,7 @@ class Runner:
         }
         inputs |= self._hidden_inputs(stage, schema)
         self._current = stage.id
-        position = self._plan.order.index(stage.id) + 1
-        self._listener(StageStarted(stage.id, stage.title, why, position, len(self._plan.order)))
+        self._listener(StageStarted(stage.id, stage.title, why, self._position[stage.id], len(self._position)))
         started = time.perf_counter()
         with PeakMemory() as memory:
             outputs, saved = _call(stage, schema, inputs)
@@ -347,7 +348,9 @@ class Runner:
         return result
 
     def _forecast(self, stage: Stage) -> Forecast:
-        before = [self._plan.stages[link.node_id].title for _, link in _links(stage) if link.node_id not in self._digests]
+        before = [
+            self._plan.stages[link.node_id].title for link in stage.links.values() if link.node_id not in self._digests
+        ]
         if before:
             return Forecast(stage.id, None, f"after {before[0]}")
         if self._store is None:
@@ -361,12 +364,6 @@ class Runner:
         return Forecast(stage.id, will_run=False, why="unchanged")
 
 
-def _links(stage: Stage) -> Iterator[tuple[str, Link]]:
-    for name, value in stage.inputs.items():
-        if isinstance(value, Link):
-            yield name, value
-
-
 def _model_digest(handle: ModelHandle) -> str:
     spec = models.get(handle)
     content = f"{weights.digest(spec)} {code_digest(models.module_of(spec.id))}"
@@ -378,8 +375,8 @@ def _outside(schema: NodeSchema, stage: Stage) -> str:
     """Ask the node, as the host does, whether something outside its inputs has changed.
 
     Returns:
-        What belongs into the key: the digest of what ``IS_CHANGED`` says, or ``_ALWAYS_NEW`` for NaN, which differs from
-        itself.
+        What belongs into the key: the digest of what ``IS_CHANGED`` says, or ``_ALWAYS_NEW`` for NaN, which differs
+        from itself.
     """
     is_changed = getattr(schema.node_class, "IS_CHANGED", None)
     if is_changed is None:

@@ -1,9 +1,9 @@
 """Stage outputs on disk: a record per key, and blobs by content.
 
-``records/ab/<key>.json`` lists a stage's outputs, ``blobs/cd/<sha256>`` holds their bytes, ``stages/<id>.json`` the parts of
-the key a stage last had, to say why it runs again. Blobs are written first and the record last, each through a temporary
-file, so that a kill at any moment leaves either a whole entry or none. What is read is checked against its digest; what does
-not match is set aside and made again.
+``records/ab/<key>.json`` lists a stage's outputs, ``blobs/cd/<sha256>`` holds their bytes, ``stages/<id>.json`` the
+parts of the key a stage last had, to say why it runs again. Blobs are written first and the record last, each through
+a temporary file, so that a kill at any moment leaves either a whole entry or none. What is read is checked against
+its digest; what does not match is set aside and made again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from photokeep_nodes.errors import CacheError
@@ -21,6 +20,7 @@ from photokeep_nodes.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from .artefact import Kind
 

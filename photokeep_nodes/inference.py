@@ -15,7 +15,7 @@ from .errors import NodeInputError, VramExhaustedError
 from .models import get
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import torch
 
@@ -109,8 +109,7 @@ def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None 
 
     def load() -> torch.nn.Module:
         module = weights.load_module(spec).to(chosen)
-        # nn.Module.to accepts a memory format for its 4-D parameters; its type hints do not say so.
-        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return module.to(memory_format=torch.channels_last)
 
     source = vram_manager.ModelSource(
         key=f"{spec.id}:{weights.digest(spec)[:16]}:{chosen}",
@@ -121,8 +120,10 @@ def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None 
     pool.make_room = host.make_room
     if device.type != "cpu" and (budget := host.vram_budget_bytes()) is not None:
         pool.set_budget(device, budget)
-    with pool.lease(source, device=device, working_bytes=working_bytes) as module:
-        yield Network(spec, module, device, chosen)
+    with pool.lease(
+        source, device=device, working_bytes=working_bytes, check_interrupted=host.check_interrupted
+    ) as held:
+        yield Network(spec, held.module, device, chosen)
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -167,7 +168,7 @@ def apply_tiled(
     image: torch.Tensor,
     *,
     tile: int = 0,
-    call: Callable[[Network, torch.Tensor], torch.Tensor] | None = None,
+    arguments: tuple[torch.Tensor, ...] = (),
 ) -> torch.Tensor:
     """Run a whole-image model over a photo of any size.
 
@@ -178,7 +179,7 @@ def apply_tiled(
         spec: the model.
         image: (B, 3, H, W) float32 in [0, 1].
         tile: side of a tile in pixels; 0 chooses it from the free memory.
-        call: how to run the network on one tile, where it takes more than the image.
+        arguments: what the network takes after the image, the same for each tile.
     Returns:
         (B, C, H * scale, W * scale) float32 on the CPU, not clamped.
     Raises:
@@ -194,7 +195,7 @@ def apply_tiled(
         height, width = (min(side, s) for s in image.shape[-2:])
         try:
             with lease(spec, working_bytes=working_bytes(spec, height, width), dtype=dtype) as network:
-                result = _run_tiled(network, image, side, call or Network.__call__, bar)
+                result = _run_tiled(network, image, side, arguments, bar)
                 computed_in = network.dtype
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -223,7 +224,7 @@ def _run_tiled(
     network: Network,
     image: torch.Tensor,
     side: int,
-    call: Callable[[Network, torch.Tensor], torch.Tensor],
+    arguments: tuple[torch.Tensor, ...],
     bar: host.Progress,
 ) -> torch.Tensor:
     from .ops import tiling
@@ -231,7 +232,7 @@ def _run_tiled(
     spec = network.spec
     with _Meter(bar, network.module) as meter:
         return tiling.run_tiled(
-            lambda part: call(network, part),
+            lambda part: network(part, *arguments),
             image,
             tile=side,
             margin=spec.receptive_field,

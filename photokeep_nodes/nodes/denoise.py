@@ -84,15 +84,12 @@ class Denoise:
         if strength == 0.0 or all(level < _WORTH_IT for level in levels):
             return (image,)
         restored = []
-        for one, level in zip(photo.split(1), levels, strict=True):
-            if level < _WORTH_IT:
-                restored.append(one)
-                continue
-            noise_map = torch.tensor([level / 255.0])
-            clean = inference.apply_tiled(
-                spec, one, call=lambda network, part, noise_map=noise_map: network(part, noise_map)
-            )
-            restored.append(one + strength * (clean - one))
+        for index, level in enumerate(levels):
+            one = photo[index : index + 1]
+            if level >= _WORTH_IT:
+                clean = inference.apply_tiled(spec, one, arguments=(torch.tensor([level / 255.0]),))
+                one = one + strength * (clean - one)
+            restored.append(one)
         return (images.to_bhwc(torch.cat(restored)),)
 
 
@@ -100,7 +97,7 @@ def _levels(photo: torch.Tensor, analysis: dict[str, Any] | None) -> list[float]
     if analysis is None:
         from ..ops.analysis import estimate_noise
 
-        return [estimate_noise(one) for one in photo.split(1)]
+        return [estimate_noise(photo[index : index + 1]) for index in range(photo.shape[0])]
     found = [float(entry["noise_sigma"]) for entry in analysis["images"]]
     if len(found) != photo.shape[0]:
         raise NodeInputError(

@@ -8,7 +8,6 @@ from .. import weights
 from ..model_spec import ModelHandle, ModelSpec, socket_type
 from ..models import catalogue
 
-
 _ROLE_TITLES = {
     "denoise": "Denoise",
     "low_light": "Low Light",

@@ -1,0 +1,398 @@
+"""The command line: options, exit codes and printing, nothing else.
+
+Exit codes: 0 done, 1 a stage failed, 2 bad usage or bad workflow, 3 weights missing, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+# Everything heavier is imported by the command that needs it, so that --help answers at once.
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+
+    from photokeep_nodes.errors import PhotokeepError
+
+    from .events import RunResult
+    from .job import Job
+
+EXIT_STAGE_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("photokeep")
+        except metadata.PackageNotFoundError:
+            version = "(not installed as a package)"
+        click.echo(f"photokeep {version}")
+        context.exit()
+
+
+_version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
+
+
+@click.command(name="run", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("workflow", type=click.Path(path_type=Path))
+@click.option(
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="PATH|DIR|GLOB",
+    help="Photo, folder or pattern to feed into the workflow's load node; may be repeated. One run per photo.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where results go.  [default: output]"
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NODE.INPUT=VALUE",
+    help="Change a value of the workflow; NODE is an id or a title. May be repeated.",
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Show what would run and why, and run nothing.")
+@click.option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.  [default: auto]")
+@click.option("--vram-budget", metavar="SIZE", help="Most GPU memory to hold models in, such as 8G.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where finished stages are kept.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor keep finished stages.")
+@click.option("--json", "json_path", metavar="FILE|-", help="Write the result as JSON; - is standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print why each stage runs, and full details of faults.")
+@_version_option
+def run_workflow(
+    workflow: Path,
+    inputs: Sequence[str],
+    output: Path | None,
+    overrides: Sequence[str],
+    json_path: str | None,
+    *,
+    plan_only: bool,
+    device: str | None,
+    vram_budget: str | None,
+    cache_dir: Path | None,
+    no_cache: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    r"""Run a saved WORKFLOW: the editor's own file, the API format, or a PNG that carries one.
+
+    \b
+    photokeep-run workflows/restore.json
+    photokeep-run workflows/restore.json -i scans/ -o restored/
+    photokeep-run workflows/restore.json --set Upscale.scale=2 --plan
+    """
+    from rich.console import Console
+
+    from photokeep_nodes import host
+
+    from .job import Job
+    from .settings import Settings, check_device, parse_size
+    from .store import Store
+
+    if quiet and verbose:
+        raise click.UsageError("-q and -v contradict each other")
+    defaults = Settings.from_environment()
+    settings = host.Standalone(
+        output_dir=output or defaults.output_dir,
+        device=check_device(device) if device else defaults.device,
+        vram_budget_bytes=parse_size(vram_budget) if vram_budget else defaults.vram_budget_bytes,
+    )
+    store = None
+    if not no_cache:
+        store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
+    job = Job(workflow, overrides=overrides, inputs=inputs, settings=settings, store=store)
+    # With the JSON on standard output, everything for people goes to standard error.
+    console = Console(stderr=json_path == "-", highlight=False, soft_wrap=True)
+    if plan_only:
+        _show_plan(job, console, json_path, quiet=quiet)
+        return
+    results, error = _run_all(job, console, quiet=quiet, verbose=verbose)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    code = _exit_code(results, error)
+    if json_path is not None:
+        status = "interrupted" if interrupted else "failed" if code else "done"
+        _write_json(
+            json_path,
+            {
+                "version": 1,
+                "workflow": str(workflow),
+                "status": status,
+                "exit_code": code,
+                "runs": [result.as_json() for result in results],
+            },
+        )
+    if error is not None:
+        raise error
+    if code:
+        sys.exit(code)
+
+
+def _run_all(
+    job: Job, console: Console, *, quiet: bool, verbose: bool
+) -> tuple[list[RunResult], PhotokeepError | KeyboardInterrupt | None]:
+    """Run every photo; what finished before an error or an interruption is kept for the report."""
+    from photokeep_nodes.errors import PhotokeepError
+
+    from .display import LiveDisplay
+
+    results: list[RunResult] = []
+    error: PhotokeepError | KeyboardInterrupt | None = None
+    if not quiet:
+        for problem in job.warnings():
+            console.print(f"[yellow]warning:[/] {problem.line()}", markup=True)
+    try:
+        with LiveDisplay(console, quiet=quiet, verbose=verbose) as display:
+            for result in job.run(display):
+                results.append(result)
+                _explain_failures(console, result, verbose=verbose)
+    except (PhotokeepError, KeyboardInterrupt) as caught:
+        error = caught
+    if results and not quiet:
+        _show_results(console, results)
+    return results, error
+
+
+def _show_results(console: Console, results: list[RunResult]) -> None:
+    from .display import batch_table, results_table
+
+    console.print()
+    console.print(results_table(results[0]) if len(results) == 1 else batch_table(results))
+    for result in results:
+        for path in result.files:
+            console.print(f"[bold]{path}[/]", markup=True)
+
+
+def _explain_failures(console: Console, result: RunResult, *, verbose: bool) -> None:
+    from rich.markup import escape
+
+    for stage in result.stages:
+        if stage.error is None:
+            continue
+        console.print(f"[bold red]error:[/] {escape(stage.title)}: {escape(str(stage.error))}")
+        if verbose:
+            import traceback
+
+            console.print(escape("".join(traceback.format_exception(stage.error))))
+
+
+def _exit_code(results: Sequence[RunResult], error: BaseException | None) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if error is not None:
+        return int(getattr(error, "exit_code", EXIT_STAGE_FAILED))
+    return EXIT_STAGE_FAILED if any(result.status == "failed" for result in results) else 0
+
+
+def _show_plan(job: Job, console: Console, json_path: str | None, *, quiet: bool) -> None:
+    from rich.markup import escape
+
+    from .display import plan_table
+
+    runs = []
+    for photo in job.photos:
+        plan, forecasts = job.forecast(photo)
+        runs.append(
+            {
+                "photo": None if photo is None else str(photo),
+                "stages": [
+                    {
+                        "id": each.stage_id,
+                        "title": plan.stages[each.stage_id].title,
+                        "class_type": plan.stages[each.stage_id].class_type,
+                        "will_run": each.will_run,
+                        "why": each.why,
+                    }
+                    for each in forecasts
+                ],
+            }
+        )
+        if not quiet:
+            if photo is not None:
+                console.print(f"[bold]{escape(str(photo))}[/]")
+            console.print(plan_table(plan, forecasts))
+    if json_path is not None:
+        _write_json(json_path, {"version": 1, "workflow": str(job.workflow_path), "runs": runs})
+
+
+def _write_json(target: str, data: Any) -> None:
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    if target == "-":
+        click.echo(text, nl=False)
+        return
+    from photokeep_nodes.errors import PhotokeepError
+    from photokeep_nodes.files import write_atomically
+
+    try:
+        write_atomically(Path(target), text.encode())
+    except OSError as error:
+        raise PhotokeepError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@_version_option
+def photokeep() -> None:
+    """Restore old photos with many deep models on your own GPUs."""
+
+
+photokeep.add_command(run_workflow)
+
+
+@photokeep.group(name="models")
+def models_group() -> None:
+    """See, check and get the weights of the models."""
+
+
+@models_group.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models_list(*, as_json: bool) -> None:
+    """Show every model: role, size, licence, whether it is installed."""
+    from .doctor import weights_report
+
+    rows = weights_report()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from .display import weights_table
+
+    _console().print(weights_table(rows))
+
+
+@models_group.command(name="path")
+@click.argument("name", required=False)
+def models_path(name: str | None) -> None:
+    """Show where weight files are looked for, or where model NAME's file lies."""
+    from photokeep_nodes import host, weights
+
+    if name is None:
+        for folder in host.user_model_dirs():
+            click.echo(str(folder))
+        return
+    spec = _spec(name)
+    weights.require([spec])
+    found = weights.status(spec).installed
+    click.echo("" if found is None else str(found.path))
+
+
+@models_group.command(name="verify")
+@click.argument("names", nargs=-1)
+def models_verify(names: Sequence[str]) -> None:
+    """Hash the installed weight files (or those of NAMES) and compare them with the catalogue."""
+    from .display import weights_table
+    from .doctor import weights_report
+
+    wanted = {_spec(name).id for name in names}
+    rows = [row for row in weights_report(check_digests=True) if not wanted or row["id"] in wanted]
+    shown = [row for row in rows if row["state"] != "missing" or row["id"] in wanted]
+    _console().print(weights_table(shown))
+    if any(row["state"] == "corrupt" for row in rows):
+        sys.exit(EXIT_STAGE_FAILED)
+    if any(row["state"] == "missing" and row["id"] in wanted for row in rows):
+        sys.exit(3)
+
+
+@models_group.command(name="get")
+@click.argument("names", nargs=-1, required=True)
+def models_get(names: Sequence[str]) -> None:
+    """Download the weights of NAMES into the first model folder; each is checked against its digest."""
+    from photokeep_nodes import weights
+
+    for name in names:
+        spec = _spec(name)
+        if weights.status(spec).state == "installed":
+            click.echo(f"{spec.title} is installed")
+            continue
+        licence = spec.weights[0].licence
+        click.echo(f"{spec.title}: licence {licence.id}, {licence.url}" + (f"\n{licence.note}" if licence.note else ""))
+        click.echo(str(weights.fetch(spec, progress=sys.stderr.isatty())))
+
+
+def _spec(name: str) -> Any:
+    from difflib import get_close_matches
+
+    from photokeep_nodes.models import catalogue
+
+    known = catalogue()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
+        raise click.UsageError(f"there is no model {name!r}.{hint}")
+    return known[name]
+
+
+@photokeep.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(*, as_json: bool) -> None:
+    """Show what was found: devices, memory, weights, versions."""
+    from .doctor import report
+
+    found = report()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from .display import print_doctor
+
+    print_doctor(_console(), found)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _guarded(command: Callable[..., object]) -> None:
+    """Run a click command; turn errors into a message and an exit code."""
+    from photokeep_nodes.errors import PhotokeepError
+
+    # A service manager's "stop" is as clean as Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted. Finished stages are kept: run the same command again to go on.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (such as `head`) has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_STAGE_FAILED)
+    except PhotokeepError as error:
+        _fail(str(error), error.exit_code)
+
+
+def main() -> None:
+    """Entry point of ``photokeep``."""
+    _guarded(photokeep)
+
+
+def run_command() -> None:
+    """Entry point of ``photokeep-run``."""
+    _guarded(run_workflow)
