@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # at level 6, which takes twice as long. The low bytes of 16 bits are noise, which no level compresses: there, level 2.
 _PNG_LEVELS = {8: 4, 16: 2}
 _PNG_MAX_SIDE = 2**31 - 1
-_JPEG_MAX_SIDE = 65_535
+_JPEG_MAX_SIDE = 65_500  # the format knows 65,535, libjpeg does not
 _WEBP_MAX_SIDE = 16_383
 _JPEG_SEGMENT = 65_533
 _LATIN_1_KEYWORD = 79
