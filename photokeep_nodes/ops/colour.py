@@ -31,8 +31,8 @@ _TONE_SIDE = 128  # pixels along the longer side on which the tint is fitted ...
 _TONE_CELL = 8  # ... and side of the cells over which what is left is averaged: noise and JPEG's chroma blocks vanish
 _TONE_BINS = 24
 _GRAY_CHROMA = 5.0  # Lab units that 95 % of a gray photo's cells stay below, yellowed paper included ...
-_GRAY_ACCENT = 9.0  # ... and 99 %: a lamp in a night scene is colour
 _TONED_SPREAD = 2.1  # Lab units about the curve lightness -> tint: toned scans reach 2.0, faded colour starts at 2.2
+_ACCENT = 9.0  # of chroma or spread in 2 % of the cells: a lamp in a night scene makes it a colour photo
 
 _WORK_SIDE = 1024  # colour edges are found at this size; lightness stays at full size
 _GUIDE_EPS = 3e-3  # variance of lightness / 100 below which a step counts as noise; 1e-3 to 1e-2 differ little
@@ -142,10 +142,13 @@ def _tone(image: torch.Tensor) -> Tone:
     scale = min(1.0, _TONE_SIDE / max(height, width))
     lab = srgb_to_lab(_resize(image, (max(1, round(height * scale)), max(1, round(width * scale)))).clamp(0.0, 1.0))
     chroma = _cells(lab[:, 1:]).norm(dim=1).flatten()
-    if chroma.quantile(0.95) < _GRAY_CHROMA and chroma.quantile(0.99) < _GRAY_ACCENT:
+    accent = bool(chroma.quantile(0.98) >= _ACCENT)
+    if not accent and chroma.quantile(0.95) < _GRAY_CHROMA:
         return "gray"
+    if accent and chroma.median() < _GRAY_CHROMA / 2:
+        return "colour"  # toning tints the middle tones too
     spread = _cells(_beside_tint(lab)).norm(dim=1).flatten()
-    return "sepia" if spread.quantile(0.9) < _TONED_SPREAD else "colour"
+    return "sepia" if spread.quantile(0.9) < _TONED_SPREAD and spread.quantile(0.98) < _ACCENT else "colour"
 
 
 def _cells(image: torch.Tensor) -> torch.Tensor:
@@ -162,16 +165,17 @@ def _beside_tint(lab: torch.Tensor) -> torch.Tensor:
     lightness, ab = lab[0, 0].flatten(), lab[0, 1:].flatten(1)
     left = torch.zeros_like(ab)
     for at in lightness.argsort().tensor_split(min(_TONE_BINS, max(1, lightness.numel() // 8))):
-        design = torch.stack((torch.ones_like(lightness[at]), lightness[at] - lightness[at].mean()), 1)
-        target = ab[:, at].T
-        weight = torch.ones_like(design[:, :1])
+        here, target = lightness[at], ab[:, at]
+        weight = torch.ones_like(here)
         for _ in range(5):  # iteratively reweighted: towards the least sum of distances
-            weighted = design * weight
-            # A ridge: pixels of one lightness leave the slope free, and least squares would refuse.
-            normal = weighted.T @ design + 1e-3 * torch.eye(2, dtype=design.dtype, device=design.device)
-            beside = target - design @ torch.linalg.solve(normal, weighted.T @ target)
-            weight = 1.0 / (beside.norm(dim=1, keepdim=True) + 0.5)
-        left[:, at] = beside.T
+            share = weight / weight.sum()
+            centred = here - (share * here).sum()
+            middle = (share * target).sum(1, keepdim=True)
+            # Pixels of one lightness leave the slope free: the small addend sets it to 0.
+            slope = (share * centred * target).sum(1, keepdim=True) / ((share * centred * centred).sum() + 1e-3)
+            beside = target - middle - slope * centred
+            weight = 1.0 / (beside.norm(dim=0) + 0.5)
+        left[:, at] = beside
     return left.view_as(lab[:, 1:])
 
 
