@@ -52,7 +52,8 @@ class Network:
         # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
         image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
         placed = [argument.to(self.device, self.dtype) for argument in arguments]
-        with torch.inference_mode():
+        # Not inference_mode: its tensors refuse in-place changes for the rest of their lives, in other nodes too.
+        with torch.no_grad():
             result: torch.Tensor = self.module(image, *placed)
         return result.float()
 
