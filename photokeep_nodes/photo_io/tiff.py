@@ -17,10 +17,11 @@ from .decode import DamagedError, Decoded, Limits, Samples
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC, _ORIENTATION, _ICC = 262, 274, 34675
-_JPEG = 7
+_RAW, _LZW, _JPEG, _PACKBITS = 1, 5, 7, 32773
 _DEFLATE = (8, 32946)
 _ASSOCIATED_ALPHA, _PLAIN_ALPHA = 1, 2
 _MAX_CHANNELS = 8
+_MAX_SPARE_TILE = 2048 * 2048
 _SEVERAL_PAGES = "the file holds several pages; the first was used"
 
 
@@ -48,6 +49,11 @@ def decode_tiff(data: bytes, limits: Limits, *, accept_damage: bool) -> Decoded:
             f"this TIFF has {page.samplesperpixel} channels and {page.imagedepth} layers; it is no photo",
             hint="Export it as an 8 or 16 bit gray or RGB image.",
         )
+    if page.is_tiled and page.tilewidth * page.tilelength > max(
+        _MAX_SPARE_TILE, 4 * page.imagewidth * page.imagelength
+    ):
+        # A small picture may claim tiles of gigabytes, each of which would be unpacked whole.
+        raise DamagedError(f"it claims tiles of {page.tilewidth} x {page.tilelength} pixels")
     ends = [at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
     cut_off = not ends or max(ends) > len(data)
     if cut_off and not accept_damage:
@@ -61,7 +67,7 @@ def decode_tiff(data: bytes, limits: Limits, *, accept_damage: bool) -> Decoded:
     try:
         raw = imagecodecs.tiff_decode(_retagged(data, page), asrgb=as_rgba)
     except (imagecodecs.TiffError, ValueError, RuntimeError) as error:
-        if as_rgba or not accept_damage:
+        if as_rgba or not accept_damage or int(page.compression) not in (_RAW, _LZW, _PACKBITS, *_DEFLATE):
             raise DamagedError(str(error) or "its data cannot be unpacked") from error
         raw = _strips_that_work(data, page)
     if as_rgba:
@@ -105,10 +111,10 @@ def _strips_that_work(data: bytes, page: Any) -> Samples:
     planes, _depth, height, width, channels = page.shaped
     out = np.zeros((planes, height, width, channels), dtype=page.dtype)
     size = page.tilewidth * page.tilelength if page.is_tiled else width * page.rowsperstrip
-    most = max(1, size * channels * out.itemsize)
+    most = 2 * max(1, size * channels * out.itemsize)
     for i, (at, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
         packed = data[at : at + count]
-        if len(packed) < count or (int(page.compression) in _DEFLATE and _unpacks_to_more(packed, 2 * most)):
+        if len(packed) < count or count > most + 1024 or not _unpacks_within(packed, int(page.compression), most):
             continue
         try:
             piece, (plane, _, top, left, _), _shape = page.decode(packed, i)
@@ -123,12 +129,18 @@ def _strips_that_work(data: bytes, page: Any) -> Samples:
     return out[0] if planes == 1 else out
 
 
-def _unpacks_to_more(packed: bytes, limit: int) -> bool:
-    """Whether zlib data is a bomb: tifffile would unpack it to whatever size it has."""
-    try:
-        return len(zlib.decompressobj().decompress(packed, limit + 1)) > limit
-    except zlib.error:
-        return True
+def _unpacks_within(packed: bytes, compression: int, limit: int) -> bool:
+    """Whether a strip is no bomb: tifffile would unpack it to whatever size it has."""
+    if compression in _DEFLATE:
+        try:
+            return len(zlib.decompressobj().decompress(packed, limit)) < limit
+        except zlib.error:
+            return False
+    if compression == _LZW:
+        import imagecodecs
+
+        return len(imagecodecs.lzw_decode(packed, out=limit)) < limit
+    return True  # PackBits grows 64 times at most
 
 
 def _to_decoded(raw: Samples, page: Any, photometric: int, channels: int, warnings: list[str]) -> Decoded:

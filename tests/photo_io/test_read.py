@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms, ImageOps
 
 from photokeep_nodes.errors import PhotoReadError
-from photokeep_nodes.photo_io import Photo, read_photo
+from photokeep_nodes.photo_io import Photo, read_photo, tiff
 from photokeep_nodes.photo_io.containers import png_chunk
 
 quick = settings(
@@ -744,6 +744,20 @@ class TestRefused:
         )  # fmt: skip
         suffixes = [".bmp", ".gif", ".jpg", ".png", ".tif", ".webp"]
         assert done.stdout.split("\n")[:-1] == [f"{suffix} True True" for suffix in suffixes]
+
+    def test_a_tiff_of_giant_tiles(self, put):
+        data = bytearray(as_tiff(picture(), photometric="rgb", compression="zlib", tile=(16, 16)))
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            entry = file.pages.first.tags[322]
+            data[entry.offset + 2 : entry.offset + 12] = struct.pack("<HII", 4, 1, 16_000_000)
+        assert "tiles" in self.refused(put(bytes(data))).message
+        assert "tiles" in self.refused(put(bytes(data)), on_damage="accept").message
+
+    @pytest.mark.parametrize(("code", "encode"), [(8, imagecodecs.zlib_encode), (5, imagecodecs.lzw_encode)])
+    def test_a_strip_that_unpacks_to_megabytes_is_no_strip(self, code, encode):
+        assert tiff._unpacks_within(encode(bytes(999)), code, 1000)
+        assert not tiff._unpacks_within(encode(bytes(1_000_000)), code, 1000)
+        assert not tiff._unpacks_within(b"\xff\xff rubbish", 8, 1000)
 
     def test_a_tiff_of_a_thousand_channels(self, put):
         data = as_tiff(np.zeros((4, 4, 9), np.uint8), photometric="minisblack", planarconfig="contig")
