@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What is worth a stage. Each threshold lies above what clean photos measure.
 _NOISY = 3.0  # 8-bit steps
 _BLOCKY = 0.8  # JPEG quality of about 70 and less
-_BLURRED = 2.0  # px; the edges of sharp photos measure up to 1.5
+_BLURRED = 2.0  # px; the edges of sharp photos measure up to 1.3
 _DARK_MEDIAN, _DARK_BRIGHT = 22.0, 55.0  # L of the middle pixel, and of the one that nine tenths are darker than
 _SMALL, _MEDIUM = 1000, 2000  # px of the longer side: 2000 is a print of 17 cm at 300 dpi
 _FACE_DETAIL = 256  # px of a face's height, below which a face network knows more than the photo shows

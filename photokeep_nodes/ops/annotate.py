@@ -35,17 +35,19 @@ def draw_faces(image: torch.Tensor, faces: Sequence[Face]) -> torch.Tensor:
     draw = ImageDraw.Draw(canvas)
     longest = max(canvas.size)
     line = max(1, round(longest / 400))
+    dot = 1.5 * line
     font = ImageFont.load_default(size=max(10, round(longest / 45)))
     for face in faces:
         # PIL counts pixels, the faces' coordinates are continuous: pixel j is [j, j + 1).
         left, top, right, bottom = (round(v) for v in face["box"])
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX, width=line)
         for (x, y), tint in zip(face["landmarks"], _LANDMARKS, strict=True):
-            draw.ellipse((x - 0.5 - line, y - 0.5 - line, x - 0.5 + line, y - 0.5 + line), fill=tint)
+            draw.ellipse((x - 0.5 - dot, y - 0.5 - dot, x - 0.5 + dot, y - 0.5 + dot), fill=tint)
         text = f"{face['score']:.2f}"
         wide, high = (int(v) + 1 for v in draw.textbbox((0, 0), text, font=font)[2:])
         # Above the box; inside where that would leave the photo.
-        at = (max(0, min(left, canvas.width - wide)), top - high - line if top >= high + line else top + line)
+        above = top - high - line
+        at = (max(0, min(left, canvas.width - wide)), above if above >= 0 else max(0, top + line))
         draw.rectangle((at[0], at[1], at[0] + wide, at[1] + high), fill=(0, 0, 0))
         draw.text(at, text, fill=_BOX, font=font)
     return to_bchw(torch.from_numpy(np.array(canvas))[None] / 255.0).to(image)

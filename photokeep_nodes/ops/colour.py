@@ -32,6 +32,7 @@ _TONE_CELL = 8  # ... and side of the cells over which what is left is averaged:
 _TONE_BINS = 24
 _GRAY_CHROMA = 5.0  # Lab units that 95 % of a gray photo's cells stay below, yellowed paper included ...
 _TONED_SPREAD = 2.1  # Lab units about the curve lightness -> tint: toned scans reach 2.0, faded colour starts at 2.2
+_BRIGHT, _LARGEST_GAIN = 0.8, 10.0
 _ACCENT = 9.0  # of chroma or spread in 2 % of the cells: a lamp in a night scene makes it a colour photo
 
 _WORK_SIDE = 1024  # colour edges are found at this size; lightness stays at full size
@@ -140,7 +141,10 @@ def _tone(image: torch.Tensor) -> Tone:
         return "gray"
     height, width = image.shape[-2:]
     scale = min(1.0, _TONE_SIDE / max(height, width))
-    lab = srgb_to_lab(_resize(image, (max(1, round(height * scale)), max(1, round(width * scale)))).clamp(0.0, 1.0))
+    small = _resize(image, (max(1, round(height * scale)), max(1, round(width * scale)))).clamp(0.0, 1.0)
+    # In the dark every chroma is small: judge an underexposed photo as if it were not.
+    gain = _BRIGHT / small.quantile(0.99).clamp(min=_BRIGHT / _LARGEST_GAIN, max=_BRIGHT)
+    lab = srgb_to_lab(small * gain)
     chroma = _cells(lab[:, 1:]).norm(dim=1).flatten()
     accent = bool(chroma.quantile(0.98) >= _ACCENT)
     if not accent and chroma.quantile(0.95) < _GRAY_CHROMA:

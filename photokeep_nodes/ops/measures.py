@@ -34,6 +34,7 @@ _EDGE_SHARE = 0.02  # of the pixels: the strongest edges tell the sharpness of t
 _FINE = (0.7, 1.4)  # blur widths that are compared: the first pair resolves sharp photos ...
 _COARSE = (1.5, 3.0)  # ... the second still works on blurred and noisy ones
 _BLUR_LIMIT = 8.0
+_DIFFERENCE_VARIANCE = 1.0 / 3.0  # a central difference is itself a blur, by a box of two pixels
 
 _GRID = 8
 _STEP_LIMIT = 6.0  # 8-bit steps: a strong edge of the subject must not outweigh a hundred weak ones of the grid
@@ -151,8 +152,8 @@ def blur_sigma(image: torch.Tensor, noise: float) -> float | None:
         image: (1, 3, H, W).
         noise: from ``noise_sigma``; its share is subtracted.
     Returns:
-        Standard deviation in pixels of the Gaussian that would make ideal edges as soft: 0.5 to 1.5 in a sharp photo,
-        at most 8. None where no edge stands out of the noise.
+        Standard deviation in pixels of the Gaussian that would make ideal edges as soft: up to 1.3 in a sharp photo, at
+        most 8. None where no edge stands out of the noise.
     Source: the ratio of gradients is Zhuo, Sim 2011, "Defocus map estimation from a single image".
     """
     lumas = [luminance(tile) * 255.0 for tile in tiles(image)]
@@ -186,7 +187,7 @@ def _blur(lumas: list[torch.Tensor], widths: tuple[float, float], noise: float) 
     ratio = (sharper[strong] - less) / (softer[strong] - more).clamp(min=1e-6)
     # Slope of a blurred step: 1 / sqrt(blur² + width²), hence ratio = (blur² + wide²) / (blur² + narrow²).
     narrow, wide = (width * width for width in widths)
-    squared = (wide - ratio * narrow) / (ratio - 1.0)
+    squared = (wide - ratio * narrow) / (ratio - 1.0) - _DIFFERENCE_VARIANCE
     squared = torch.where(ratio <= 1.01, torch.full_like(squared, _BLUR_LIMIT**2), squared)
     return math.sqrt(min(max(0.0, float(squared.median())), _BLUR_LIMIT**2))
 
