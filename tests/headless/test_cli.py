@@ -1,0 +1,314 @@
+"""The command line as a user meets it: real processes, real photos, real weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+RESTORE = ROOT / "workflows" / "restore.json"
+RESTORE_FULL = ROOT / "workflows" / "restore_full.json"
+
+
+class Shell:
+    """Runs the two commands in a folder of their own, with a cache of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "PHOTOKEEP_CACHE": str(folder / "cache"),
+            "PHOTOKEEP_MODELS": str(folder / "models"),
+            "XDG_DATA_HOME": str(folder / "data"),
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
+
+    def start(self, entry: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        code = f"from headless.cli import {entry}; {entry}()"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._finish(self.start("run_command", *arguments, **environment))
+
+    def photokeep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return self._finish(self.start("main", *arguments))
+
+    def output(self) -> list[str]:
+        folder = self.folder / "output"
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+@pytest.fixture
+def shell(tmp_path):
+    return Shell(tmp_path)
+
+
+def save_photo(path: Path, side: int = 48) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(skimage.data.astronaut()[60 : 60 + side, 180 : 180 + side])).save(path)
+    return path
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    return {line.rsplit("|", 1)[-1].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+
+
+def stages(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    (run,) = json.loads(done.stdout)["runs"]
+    return {stage["title"]: stage["status"] for stage in run["stages"]}
+
+
+def test_help_is_light(shell):
+    done = shell.run("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert "--vram-budget" in done.stdout
+    assert not imported(done) & {"torch", "numpy", "networkx", "rich", "PIL", "photokeep_nodes.nodes"}
+
+
+def test_version(shell):
+    done = shell.run("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("photokeep ")
+
+
+def test_restores_a_photo_then_takes_everything_from_the_cache_without_torch(shell):
+    photo = save_photo(shell.folder / "scans" / "aunt may.png")
+    done = shell.run(RESTORE, "-i", photo, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    # What nothing depends on, here the analysis' report, still counts: Denoise reads it.
+    assert stages(done) == dict.fromkeys(("Load", "Analyze", "Denoise", "Upscale", "Save"), "ran")
+    assert shell.output() == ["aunt may_restored.png"]
+    with Image.open(shell.folder / "output" / "aunt may_restored.png") as result:
+        assert result.size == (192, 192)
+        assert {"prompt", "workflow"} <= set(result.info)
+        assert json.loads(result.info["workflow"])["nodes"]
+    again = shell.run(RESTORE, "-i", photo, "--json", "-", PYTHONPROFILEIMPORTTIME="1")
+    assert again.returncode == 0, again.stderr
+    assert set(stages(again).values()) == {"cached"}
+    assert not imported(again) & {"torch", "numpy", "spandrel", "cv2"}
+    assert shell.output() == ["aunt may_restored.png"]
+
+
+def test_ends_with_a_table_and_the_path_of_the_result(shell):
+    photo = save_photo(shell.folder / "a.png")
+    done = shell.run(RESTORE, "-i", photo)
+    assert done.returncode == 0, done.stderr
+    for text in ("stage", "peak memory", "Denoise", "not run before", "a_restored.png"):
+        assert text in done.stdout
+    quiet = shell.run(RESTORE, "-i", photo, "-q")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_set_changes_a_value_by_title(shell):
+    photo = save_photo(shell.folder / "a.png")
+    done = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=1.5", "--set", "save.format=webp")
+    assert done.returncode == 0, done.stderr
+    with Image.open(shell.folder / "output" / "a_restored.webp") as result:
+        assert result.size == (72, 72)
+    bad = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=99", "--set", "Upscale.tile=x")
+    assert bad.returncode == 2
+    assert "Upscale" in bad.stderr
+
+
+def test_plan_runs_nothing(shell):
+    photo = save_photo(shell.folder / "a.png")
+    done = shell.run(RESTORE, "-i", photo, "--plan")
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
+    assert shell.output() == []
+    shell.run(RESTORE, "-i", photo)
+    done = shell.run(RESTORE, "-i", photo, "--plan", "--json", "-")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert {stage["will_run"] for stage in run["stages"]} == {False}
+
+
+def test_missing_weights_are_all_named_before_any_work(shell):
+    done = shell.run(RESTORE_FULL)
+    assert done.returncode == 3
+    for text in (
+        "2 weight files are not installed",
+        "GFPGANv1.4.pth",
+        "348.6 MB",
+        "photokeep models get gfpgan-1.4",
+        "siggraph17-df00044c.pth",
+        "136.8 MB",
+        "BSD-2-Clause",
+        "photokeep models get siggraph17",
+    ):
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert shell.output() == []
+
+
+def test_one_bad_photo_does_not_stop_the_others(shell):
+    save_photo(shell.folder / "in" / "b.png")
+    save_photo(shell.folder / "in" / "d.png", side=40)
+    (shell.folder / "in" / "a.png").write_bytes(b"not a photo")
+    whole = (shell.folder / "in" / "b.png").read_bytes()
+    (shell.folder / "in" / "c.png").write_bytes(whole[: len(whole) // 2])
+    done = shell.run(RESTORE, "-i", shell.folder / "in", "--json", "result.json")
+    assert done.returncode == 1
+    assert shell.output() == ["b_restored.png", "d_restored.png"]
+    result = json.loads((shell.folder / "result.json").read_text())
+    assert [run["status"] for run in result["runs"]] == ["failed", "done", "failed", "done"]
+    assert result["exit_code"] == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (None, ["no such file"]),
+        ("", ["JSON"]),
+        ("{", ["line 1"]),
+        ("[1, 2]", ["workflow"]),
+        ('{"a": 1}', ["no ComfyUI workflow"]),
+        ('{"1": {"class_type": "KSampler", "inputs": {}}}', ["missing_node_type", "KSampler"]),
+        (
+            '{"1": {"class_type": "PhotokeepUpscale", "inputs": {"image": ["2", 0], "model": ["3", 0],'
+            ' "scale": 99, "tile": 1}}, "2": {"class_type": "PhotokeepUpscale", "inputs": {"image": ["1", 0],'
+            ' "model": ["3", 7], "scale": 2.0, "tile": 0}},'
+            ' "3": {"class_type": "PhotokeepModelFFDNet", "inputs": {}},'
+            ' "4": {"class_type": "PhotokeepSavePhoto", "inputs": {"image": ["1", 0]}}}',
+            ["dependency_cycle", "value_bigger_than_max", "bad_linked_input", "return_type_mismatch"],
+        ),
+    ],
+)
+def test_bad_workflows_end_with_2_and_say_why(shell, content, texts):
+    path = shell.folder / "bad.json"
+    if content is not None:
+        path.write_text(content)
+    done = shell.run(path)
+    assert done.returncode == 2
+    for text in texts:
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--device", "tpu"], "'tpu' is no device"),
+        (["--vram-budget", "lots"], "'lots' is no size"),
+        (["-q", "-v"], "contradict"),
+        (["--nonsense"], "No such option"),
+        (["--set", "Nobody.scale=2"], "Nobody"),
+        (["-i", "missing.png"], "missing.png"),
+        (["-i", "*.nope"], "no photo matches"),
+    ],
+)
+def test_bad_usage_is_explained(shell, arguments, text):
+    done = shell.run(RESTORE, *arguments)
+    assert done.returncode in {1, 2}
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert shell.output() == []
+
+
+def test_an_output_folder_that_cannot_be_written(shell):
+    photo = save_photo(shell.folder / "a.png")
+    (shell.folder / "taken").write_text("a file, not a folder")
+    done = shell.run(RESTORE, "-i", photo, "-o", shell.folder / "taken" / "deeper")
+    assert done.returncode == 1
+    assert "taken" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (shell.folder / "taken").read_text() == "a file, not a folder"
+
+
+def test_a_cache_folder_that_cannot_be_made(shell):
+    photo = save_photo(shell.folder / "a.png")
+    (shell.folder / "file").write_text("")
+    done = shell.run(RESTORE, "-i", photo, "--cache-dir", shell.folder / "file" / "cache")
+    assert done.returncode == 1
+    assert "--no-cache" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_stops_clean_and_goes_on_where_it_was(shell, signal_number):
+    photo = save_photo(shell.folder / "large.png", side=300)
+    process = shell.start("run_command", RESTORE, "-i", photo)
+    records = shell.folder / "cache" / "stages" / "records"
+    deadline = time.monotonic() + 120
+    while len(list(records.rglob("*.json"))) < 3:  # Load, Analyze and Denoise are done: Upscale is at work
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal_number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert shell.output() == []
+    # Within the cache too nothing is half-written.
+    assert not [p for p in (shell.folder / "cache").rglob(".*") if p.is_file()]
+    done = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=1", "--plan", "--json", "-")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert [stage["will_run"] for stage in run["stages"]][:3] == [False, False, False]
+
+
+def test_models_list_names_licence_and_state(shell):
+    rows = {row["id"]: row for row in json.loads(shell.photokeep("models", "list", "--json").stdout)}
+    assert rows["realesrgan-x4plus"]["state"] == "installed"
+    assert rows["gfpgan-1.4"]["state"] == "missing"
+    assert rows["siggraph17"]["licence"] == "BSD-2-Clause"
+    assert {"ffdnet-color", "retinaface-mobilenet", "zero-dce", "realesr-animevideov3"} <= rows.keys()
+    table = shell.photokeep("models", "list").stdout
+    assert "realesrgan-x4plus" in table
+    assert "photokeep models get gfpgan-1.4" in table
+
+
+def test_models_verify_hashes_what_is_installed(shell):
+    done = shell.photokeep("models", "verify")
+    assert done.returncode == 0
+    assert done.stdout.count("sha256 verified") == 5
+    assert shell.photokeep("models", "verify", "siggraph17").returncode == 3
+    models = shell.folder / "models"
+    models.mkdir()
+    with (models / "siggraph17-df00044c.pth").open("wb") as stream:
+        stream.truncate(136_787_426)  # the right size, the wrong bytes
+    done = shell.photokeep("models", "verify", "siggraph17")
+    assert done.returncode == 1
+    assert "corrupt" in done.stdout
+
+
+def test_models_path_and_unknown_names(shell):
+    assert shell.photokeep("models", "path").stdout.splitlines()[0] == str(shell.folder / "models")
+    assert shell.photokeep("models", "path", "zero-dce").stdout.strip().endswith("zero_dce.safetensors")
+    assert shell.photokeep("models", "path", "siggraph17").returncode == 3
+    done = shell.photokeep("models", "get", "gfpgam-1.4")
+    assert done.returncode == 2
+    assert "Did you mean gfpgan-1.4?" in done.stderr
+
+
+def test_doctor_reports_devices_memory_weights_and_versions(shell):
+    found = json.loads(shell.photokeep("doctor", "--json").stdout)
+    assert found["torch"]["device"]
+    assert found["memory"]["total_bytes"] > 0
+    assert found["versions"]["spandrel"]
+    assert {row["id"] for row in found["weights"]} >= {"ffdnet-color", "gfpgan-1.4"}
+    text = shell.photokeep("doctor").stdout
+    for word in ("memory", "torch", "model folders", "realesrgan-x4plus"):
+        assert word in text
