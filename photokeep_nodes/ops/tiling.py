@@ -1,8 +1,9 @@
 """Run a network over a photo in overlapping tiles whose seams cannot be seen.
 
-Every tile has the same shape. Neighbours overlap by two margins plus a ramp: within ``margin`` of its edge a tile lacks
-context and is not used, across the ramp the two are blended with weights that add up to one. With ``margin`` at the
-network's (effective) receptive field the result equals the untiled one.
+Every tile has the same shape. Neighbours overlap by at least two margins plus a ramp: within ``margin`` of an inner
+edge a tile lacks context and is not used; where several tiles can be used they are blended, each weighted by the
+distance to the end of its usable part, in proportion, so that the weights add up to one wherever the tiles lie. With
+``margin`` at the network's (effective) receptive field the result equals the untiled one.
 """
 
 from __future__ import annotations
@@ -25,58 +26,81 @@ TileProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis, in input pixels.
+    """One tile along one axis.
 
     Attributes:
-        start: first pixel of the tile.
-        weights: (tile,) blending weight of each of its pixels; over all spans they add up to one everywhere.
+        start: first pixel of the tile, in input pixels.
+        weights: (tile * scale,) blending weight of each of its output pixels; over all spans they add up to one
+            everywhere.
     """
 
     start: int
     weights: torch.Tensor
 
 
-def spans(length: int, tile: int, margin: int, multiple: int = 1) -> list[Span]:
-    """Lay tiles along one axis.
+def smallest_tile(margin: int, multiple: int = 1) -> int:
+    """Side of the smallest tile that has room for its margins, in pixels, where a photo needs more than one."""
+    return _round_up(2 * margin + _ramp(margin) + multiple, multiple)
+
+
+def even_tile(length: int, tile: int, margin: int, multiple: int = 1) -> int:
+    """Side of the smallest tile that covers ``length`` with no more tiles than ``tile`` does.
+
+    An axis a little longer than a tile is then cut in two halves, not in two whole tiles that compute most of it twice.
+    """
+    overlap = _round_up(2 * margin + _ramp(margin), multiple)
+    if length <= tile or tile <= overlap:
+        return tile
+    count = math.ceil((length - tile) / (tile - overlap)) + 1
+    return _round_up(math.ceil((length + (count - 1) * overlap) / count), multiple)
+
+
+def _ramp(margin: int) -> int:
+    return max(2, margin // 2)
+
+
+def spans(length: int, tile: int, margin: int, multiple: int = 1, scale: int = 1) -> list[Span]:
+    """Lay tiles along one axis, evenly, as few as cover it.
 
     Args:
-        length: pixels to cover; at least ``tile``.
+        length: pixels to cover, at least ``tile``; it and ``tile`` are multiples of ``multiple``.
         tile: pixels of a tile.
         margin: pixels at an inner tile edge that are not used.
         multiple: every start is a multiple of this.
+        scale: output pixels per input pixel.
     Raises:
         NodeInputError: the tile has no room for its margins.
     """
     if length <= tile:
-        return [Span(0, torch.ones(tile))]
-    ramp = max(2, margin // 2)
-    step = tile - 2 * margin - ramp
-    if step < multiple:
+        return [Span(0, torch.ones(tile * scale))]
+    # Counted in multiples, so that rounding cannot part two tiles further than the overlap allows.
+    step = (tile - 2 * margin - _ramp(margin)) // multiple
+    if step < 1:
         raise NodeInputError(
             f"a tile of {tile} px has no room for margins of {margin} px",
-            hint=f"Use tiles of at least {2 * margin + ramp + multiple} px.",
+            hint=f"Use tiles of at least {smallest_tile(margin, multiple)} px.",
         )
-    count = math.ceil((length - tile) / step) + 1
-    last = length - tile
-    starts = [min(last, round(i * last / (count - 1)) // multiple * multiple) for i in range(count)]
-    starts[-1] = last
-    result = []
-    for i, start in enumerate(starts):
-        weights = torch.ones(tile)
-        if i > 0:
-            weights *= _ramp_up(tile, margin, starts[i - 1] + tile - start)
-        if i + 1 < count:
-            # The mirror image of the next tile's ramp, so that the two add up to one.
-            overlap = start + tile - starts[i + 1]
-            weights[tile - overlap :] *= 1.0 - _ramp_up(tile, margin, overlap)[:overlap]
-        result.append(Span(start, weights))
-    return result
+    last = (length - tile) // multiple
+    count = math.ceil(last / step) + 1
+    starts = [i * last // (count - 1) * multiple for i in range(count)]
+    reach = [_reach(tile, margin, scale, first=i == 0, last=i == count - 1) for i in range(count)]
+    total = torch.zeros(length * scale, dtype=torch.float64)
+    for start, weight in zip(starts, reach, strict=True):
+        total[start * scale : (start + tile) * scale] += weight
+    return [
+        Span(start, (weight / total[start * scale : (start + tile) * scale]).float())
+        for start, weight in zip(starts, reach, strict=True)
+    ]
 
 
-def _ramp_up(tile: int, margin: int, overlap: int) -> torch.Tensor:
-    """0 over the margin, then a straight rise until ``overlap - margin``, then 1."""
-    position = torch.arange(tile) + 0.5
-    return ((position - margin) / (overlap - 2 * margin)).clamp(0.0, 1.0)
+def _reach(tile: int, margin: int, scale: int, *, first: bool, last: bool) -> torch.Tensor:
+    """Distance of each output pixel's centre to the nearer end of the tile's usable part; 0 in the margins.
+
+    The outer edge of the first and the last tile is no end: there is nothing beyond it to blend with.
+    """
+    centre = (torch.arange(tile * scale, dtype=torch.float64) + 0.5) / scale
+    ahead, behind = centre - margin, tile - margin - centre
+    return (behind if first else ahead if last else torch.minimum(ahead, behind)).clamp(min=0.0)
 
 
 def pad_to(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -114,7 +138,7 @@ def run_tiled(
     Args:
         network: takes and returns one tile; where it computes is its own affair.
         image: (B, C, H, W).
-        tile: side of a tile in pixels; rounded up to ``multiple``.
+        tile: side of a tile in pixels, rounded up to ``multiple``; less where as many smaller ones cover the photo.
         margin: see the module's docstring.
         scale: output side over input side.
         multiple: the network's input sides, and the tiles' offsets, are multiples of this.
@@ -129,8 +153,10 @@ def run_tiled(
     tile_h = _round_up(max(minimum, min(tile, height)), multiple)
     tile_w = _round_up(max(minimum, min(tile, width)), multiple)
     padded = pad_to(image, max(tile_h, _round_up(height, multiple)), max(tile_w, _round_up(width, multiple)))
-    rows = spans(padded.shape[2], tile_h, margin, multiple)
-    columns = spans(padded.shape[3], tile_w, margin, multiple)
+    tile_h = max(even_tile(padded.shape[2], tile_h, margin, multiple), _round_up(minimum, multiple))
+    tile_w = max(even_tile(padded.shape[3], tile_w, margin, multiple), _round_up(minimum, multiple))
+    rows = spans(padded.shape[2], tile_h, margin, multiple, scale)
+    columns = spans(padded.shape[3], tile_w, margin, multiple, scale)
     total = batch * len(rows) * len(columns)
     done = 0
     output: torch.Tensor | None = None
@@ -165,11 +191,7 @@ def _check_shape(result: torch.Tensor, height: int, width: int) -> None:
 
 
 def _blend(output: torch.Tensor, result: torch.Tensor, row: Span, column: Span, scale: int) -> None:
-    weight = _stretch(row.weights, scale)[:, None] * _stretch(column.weights, scale)[None, :]
     top, left = row.start * scale, column.start * scale
-    output[:, top : top + result.shape[1], left : left + result.shape[2]] += result * weight
-
-
-def _stretch(weights: torch.Tensor, scale: int) -> torch.Tensor:
-    # Repeating, unlike interpolating, keeps the sum of neighbouring weights at exactly one.
-    return weights.repeat_interleave(scale)
+    part = result * row.weights[:, None]
+    part *= column.weights
+    output[:, top : top + result.shape[1], left : left + result.shape[2]] += part
