@@ -154,9 +154,7 @@ def _run_all(
 
     results: list[RunResult] = []
     error: PhotokeepError | KeyboardInterrupt | None = None
-    if not quiet:
-        for problem in job.warnings():
-            console.print(f"[yellow]warning:[/] {problem.line()}", markup=True)
+    _route_logging(console)
     try:
         with LiveDisplay(console, quiet=quiet, verbose=verbose) as display:
             for result in job.run(display):
@@ -182,14 +180,26 @@ def _show_results(console: Console, results: list[RunResult]) -> None:
 def _explain_failures(console: Console, result: RunResult, *, verbose: bool) -> None:
     from rich.markup import escape
 
-    for stage in result.stages:
-        if stage.error is None:
-            continue
-        console.print(f"[bold red]error:[/] {escape(stage.title)}: {escape(str(stage.error))}")
+    errors = [(f"{stage.title}: ", stage.error) for stage in result.stages if stage.error is not None]
+    if result.error is not None:
+        errors.append(("", result.error))
+    for where, error in errors:
+        console.print(f"[bold red]error:[/] {escape(where)}{escape(str(error))}")
         if verbose:
             import traceback
 
-            console.print(escape("".join(traceback.format_exception(stage.error))))
+            console.print(escape("".join(traceback.format_exception(error))))
+
+
+def _route_logging(console: Console) -> None:
+    """Print what nodes log where it does not break the progress bar."""
+    import logging
+
+    from rich.logging import RichHandler
+
+    logging.getLogger("photokeep").addHandler(
+        RichHandler(console=console, show_time=False, show_path=False, markup=False, level=logging.WARNING)
+    )
 
 
 def _exit_code(results: Sequence[RunResult], error: BaseException | None) -> int:

@@ -52,8 +52,12 @@ class StageResult:
             "seconds": round(self.seconds, 4),
             "peak_bytes": self.peak_bytes,
             "files": [str(path) for path in self.files],
-            "error": None if self.error is None else {"type": type(self.error).__name__, "message": str(self.error)},
+            "error": _error_as_json(self.error),
         }
+
+
+def _error_as_json(error: PhotokeepError | None) -> dict[str, str] | None:
+    return None if error is None else {"type": type(error).__name__, "message": str(error)}
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,14 @@ class RunResult:
         status: "failed" if any stage failed.
         stages: in the order they were taken.
         seconds: time of the whole run.
+        error: why the run could not begin; a stage's error is in its own result.
     """
 
     photo: Path | None
     status: RunStatus
     stages: tuple[StageResult, ...]
     seconds: float
+    error: PhotokeepError | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -85,6 +91,7 @@ class RunResult:
             "seconds": round(self.seconds, 4),
             "files": [str(path) for path in self.files],
             "stages": [stage.as_json() for stage in self.stages],
+            "error": _error_as_json(self.error),
         }
 
 

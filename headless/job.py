@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host, weights
-from photokeep_nodes.errors import PhotoReadError
+from photokeep_nodes.errors import PhotokeepError, PhotoReadError
 from photokeep_nodes.photo_io.paths import EXTENSIONS
 
-from .events import RunEnded, RunStarted
+from .events import RunEnded, RunResult, RunStarted, Warned
 from .overrides import apply_overrides, feed_photo
 from .plan import Plan, make_plan
 from .run import Forecast, Runner, required_models
@@ -21,8 +21,8 @@ from .workflow import load_workflow, parse_workflow
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .events import Listener, RunResult
-    from .graph import Problem, Workflow
+    from .events import Listener
+    from .graph import Workflow
     from .schema import NodeSchema
     from .store import Store
 
@@ -129,10 +129,6 @@ class Job:
             weights.require(required_models(plan, self.schemas))
         return PlannedRun(photo, plan, settings)
 
-    def warnings(self) -> tuple[Problem, ...]:
-        """What should be known before the first run."""
-        return self.planned(self.photos[0]).plan.warnings
-
     def _runner(self, planned: PlannedRun, listener: Listener) -> Runner:
         workflow: Workflow = planned.plan.workflow
         prompt: dict[str, Any] = workflow.to_prompt()
@@ -153,10 +149,17 @@ class Job:
         Everything that can be known beforehand is checked for the first photo before any work.
         """
         first = self.planned(self.photos[0])
+        for problem in first.plan.warnings:
+            listener(Warned(problem.line()))
         for index, photo in enumerate(self.photos):
             listener(RunStarted(photo, index + 1, len(self.photos)))
-            planned = first if index == 0 else self.planned(photo)
-            result = self._runner(planned, listener).run(photo)
+            try:
+                planned = first if index == 0 else self.planned(photo)
+                result = self._runner(planned, listener).run(photo)
+            except PhotokeepError as error:
+                if index == 0:
+                    raise
+                result = RunResult(photo, "failed", (), 0.0, error)
             listener(RunEnded(result))
             yield result
         if self.store is not None:
