@@ -17,6 +17,7 @@ from .decode import DamagedError, Decoded, Limits, Samples
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC, _ORIENTATION, _ICC = 262, 274, 34675
+_SEPARATE_PLANES = 2
 _RAW, _LZW, _JPEG, _PACKBITS = 1, 5, 7, 32773
 _DEFLATE = (8, 32946)
 _ASSOCIATED_ALPHA, _PLAIN_ALPHA = 1, 2
@@ -74,8 +75,8 @@ def decode_tiff(data: bytes, limits: Limits, *, accept_damage: bool) -> Decoded:
         photometric, channels = _RGB, 4
     else:
         channels = page.samplesperpixel
-    if raw.ndim == 3 and raw.shape[0] == channels and raw.shape[2] != channels:
-        raw = np.moveaxis(raw, 0, 2)  # planes one after the other
+    if raw.ndim == 3 and int(page.planarconfig) == _SEPARATE_PLANES and not as_rgba:
+        raw = np.moveaxis(raw, 0, 2)
     if raw.shape[:2] != (page.imagelength, page.imagewidth):
         raise DamagedError(f"its data has the shape {raw.shape}")
     decoded = _to_decoded(raw, page, photometric, channels, warnings)

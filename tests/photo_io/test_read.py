@@ -308,6 +308,16 @@ class TestSixteenBits:
 
 
 class TestTiffKinds:
+    @pytest.mark.parametrize("shape", [(2, 1, 2), (2, 2, 2), (3, 3, 3), (4, 3, 4), (3, 5, 3)])
+    @pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+    def test_planes_are_not_guessed_from_the_shape(self, put, shape, planarconfig):
+        samples = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        stored = np.moveaxis(samples, 2, 0).copy() if planarconfig == "separate" else samples
+        options = {"extrasamples": ["unassalpha"]} if shape[2] in (2, 4) else {}
+        photometric = "rgb" if shape[2] > 2 else "minisblack"
+        photo = read_photo(put(as_tiff(stored, photometric=photometric, planarconfig=planarconfig, **options)))
+        np.testing.assert_array_equal(eight_bits(photo.pixels[..., 0]), samples[..., 0])
+
     def test_white_is_zero(self, put):
         gray = picture(channels=1)
         photo = read_photo(put(as_tiff(gray, photometric="miniswhite")))
