@@ -100,6 +100,12 @@ def output_dir() -> Path:
     return Path(_folder_paths().get_output_directory()) if in_comfyui() else _settings().output_dir
 
 
+def embeds_metadata() -> bool:
+    """Whether saved photos may carry their workflow; ComfyUI's ``--disable-metadata`` forbids it."""
+    arguments = getattr(sys.modules.get("comfy.cli_args"), "args", None) if in_comfyui() else None
+    return not getattr(arguments, "disable_metadata", False)
+
+
 def preview_dir() -> Path | None:
     """Folder for throw-away previews, or None where nobody would look at them."""
     return Path(_folder_paths().get_temp_directory()) if in_comfyui() else None
