@@ -17,11 +17,11 @@ def to_bchw(image: torch.Tensor) -> torch.Tensor:
     """Turn a ComfyUI IMAGE into what networks take.
 
     Args:
-        image: (B, H, W, C), any floating dtype, C = 1, 3 or 4; alpha is dropped, gray is expanded.
+        image: (B, H, W, C), any floating dtype, any device, C = 1, 3 or 4; alpha is dropped, gray is expanded.
     Returns:
-        (B, 3, H, W) float32 in [0, 1].
+        (B, 3, H, W) float32 in [0, 1] on the CPU: photos stay there, only tiles of them go to the device.
     Raises:
-        NodeInputError: another shape.
+        NodeInputError: another shape or an integer dtype.
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise NodeInputError(
@@ -30,7 +30,12 @@ def to_bchw(image: torch.Tensor) -> torch.Tensor:
         )
     if image.shape[1] == 0 or image.shape[2] == 0 or image.shape[0] == 0:
         raise NodeInputError(f"the image is empty: {tuple(image.shape)}")
-    image = image.float()
+    if not image.is_floating_point():
+        raise NodeInputError(
+            f"an image must hold numbers from 0 to 1, not {str(image.dtype).removeprefix('torch.')}",
+            hint="Divide 8-bit values by 255 first.",
+        )
+    image = image.detach().to(device="cpu").float()
     rgb = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
     return rgb.permute(0, 3, 1, 2).clamp(0.0, 1.0)  # BHWC -> BCHW
 
