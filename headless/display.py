@@ -165,6 +165,8 @@ def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
     styles = {"installed": "green", "missing": "yellow", "corrupt": "bold red"}
     for row in rows:
         licence = row["licence"] + ("" if row["commercial"] else " [red]non-commercial[/]")
+        if row["note"]:
+            licence += f"\n[dim]{escape(row['note'])}[/]"
         state = row["state"]
         last = row["detail"] if state != "missing" else row["install"]
         table.add_row(
