@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 240.0
@@ -80,7 +80,7 @@ class Events:
 class Host:
     """One running ComfyUI."""
 
-    def __init__(self, checkout: Path, python: str, base: Path, cache: Path) -> None:
+    def __init__(self, checkout: Path, python: str, base: Path) -> None:
         self.base = base
         self.pack = base / "custom_nodes" / "photokeep"
         self.log_path = base / "comfyui.log"
@@ -95,6 +95,7 @@ class Host:
         self.url = f"http://127.0.0.1:{self.port}"
         # Without PYTHONPATH: the host must not find this checkout as a second, installed copy of the pack.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        env |= {"PHOTOKEEP_CACHE": str(base / "host-cache"), "PYTHONUNBUFFERED": "1"}
         self._log = self.log_path.open("wb")
         self._process = subprocess.Popen(
             [
@@ -102,7 +103,7 @@ class Host:
                 *("--base-directory", str(base), "--database-url", f"sqlite:///{base}/user/comfyui.db"),
             ],
             cwd=checkout,
-            env={**env, "PHOTOKEEP_CACHE": str(cache), "PYTHONUNBUFFERED": "1"},
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -202,48 +203,12 @@ class Host:
         assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
         return entry
 
-    def saved(self, entry: dict[str, Any]) -> list[Path]:
-        """Files in the output folder that a finished prompt reports."""
-        images = [image for node in entry["outputs"].values() for image in node.get("images", [])]
-        folder = self.base / "output"
-        return [folder / image["subfolder"] / image["filename"] for image in images if image["type"] == "output"]
-
-
-@pytest.fixture(scope="session")
-def photokeep_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cache shared by the host and the runner, so that weights are converted once."""
-    return tmp_path_factory.mktemp("photokeep-cache")
-
-
-@pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory, photokeep_cache: Path) -> Iterator[Host]:
-    """A running ComfyUI that has loaded this checkout."""
-    named = os.environ.get("COMFYUI_PATH", "")
-    if not named:
-        pytest.skip("COMFYUI_PATH is not set: name a ComfyUI checkout to test the nodes in a real ComfyUI")
-    checkout = Path(named).expanduser().resolve()
-    if not (checkout / "main.py").is_file():
-        pytest.skip(f"COMFYUI_PATH names no ComfyUI checkout: {checkout} holds no main.py")
-    python = os.environ.get("COMFYUI_PYTHON") or sys.executable
-    comfyui = Host(checkout, python, tmp_path_factory.mktemp("comfyui"), photokeep_cache)
-    _running.append(comfyui)
-    try:
-        comfyui.wait_until_ready()
-        yield comfyui
-    finally:
-        _running.remove(comfyui)
-        comfyui.stop()
-
-
-@pytest.fixture(scope="session")
-def photokeep_run(photokeep_cache: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line of this checkout, as a process of its own."""
-
-    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def photokeep_run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """The command line of the very copy that the host has loaded, as a process and with a cache of its own."""
         return subprocess.run(
             [sys.executable, "-c", "from headless.cli import run_command; run_command()", *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PHOTOKEEP_CACHE": str(photokeep_cache)},
+            cwd=self.pack,
+            env={**os.environ, "PYTHONPATH": str(self.pack), "PHOTOKEEP_CACHE": str(self.base / "runner-cache")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -251,7 +216,31 @@ def photokeep_run(photokeep_cache: Path) -> Callable[..., subprocess.CompletedPr
             check=False,
         )
 
-    return call
+    def saved(self, entry: dict[str, Any]) -> list[Path]:
+        """Files in the output folder that a finished prompt reports."""
+        images = [image for node in entry["outputs"].values() for image in node.get("images", [])]
+        folder = self.base / "output"
+        return [folder / image["subfolder"] / image["filename"] for image in images if image["type"] == "output"]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A running ComfyUI that has loaded this checkout and run nothing yet."""
+    named = os.environ.get("COMFYUI_PATH", "")
+    if not named:
+        pytest.skip("COMFYUI_PATH is not set: name a ComfyUI checkout to test the nodes in a real ComfyUI")
+    checkout = Path(named).expanduser().resolve()
+    if not (checkout / "main.py").is_file():
+        pytest.skip(f"COMFYUI_PATH names no ComfyUI checkout: {checkout} holds no main.py")
+    python = os.environ.get("COMFYUI_PYTHON") or sys.executable
+    comfyui = Host(checkout, python, tmp_path_factory.mktemp("comfyui"))
+    _running.append(comfyui)
+    try:
+        comfyui.wait_until_ready()
+        yield comfyui
+    finally:
+        _running.remove(comfyui)
+        comfyui.stop()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -14,9 +14,6 @@ from PIL import Image
 
 import photokeep_nodes
 from headless import load_workflow, parse_workflow, schemas_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.comfyui
 
@@ -48,12 +45,12 @@ def cached_nodes(entry: dict[str, Any]) -> set[str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def editor_file() -> dict[str, Any]:
     return json.loads(RESTORE.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prompt() -> dict[str, Any]:
     """The shipped workflow as our own parser converts it."""
     workflow = parse_workflow(load_workflow(RESTORE), schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS))
@@ -61,13 +58,13 @@ def prompt() -> dict[str, Any]:
     return workflow.to_prompt()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(host: Any, prompt: dict[str, Any], editor_file: dict[str, Any]) -> dict[str, Any]:
     """History entry of the shipped workflow, run by the host."""
     return host.run(prompt, workflow=editor_file)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def by_host(host: Any, finished: dict[str, Any]) -> Path:
     (path,) = host.saved(finished)
     return path
@@ -124,10 +121,8 @@ def test_the_shipped_workflows_are_offered_as_templates(host: Any) -> None:
         )
 
 
-def test_the_shipped_workflow_gives_the_runners_pixels(
-    by_host: Path, tmp_path: Path, photokeep_run: Callable[..., Any]
-) -> None:
-    done = photokeep_run(RESTORE, "-o", tmp_path / "out", "--device", "cpu")
+def test_the_shipped_workflow_gives_the_runners_pixels(host: Any, by_host: Path, tmp_path: Path) -> None:
+    done = host.photokeep_run("workflows/restore.json", "-o", tmp_path / "out", "--device", "cpu")
     assert done.returncode == 0, done.stderr + done.stdout
     (by_runner,) = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert by_runner.name == by_host.name
@@ -141,11 +136,15 @@ def test_the_saved_photo_carries_its_workflow(
     with Image.open(by_host) as image:
         image.load()
         text = image.text
-    assert json.loads(text["prompt"]) == prompt
+    # The host notes IS_CHANGED's answer in the prompt itself.
+    carried = {node_id: {**node, "is_changed": ...} for node_id, node in json.loads(text["prompt"]).items()}
+    assert carried == {node_id: {**node, "is_changed": ...} for node_id, node in prompt.items()}
     assert json.loads(text["workflow"]) == editor_file
-    # What the user drops onto the editor can be given to the runner too.
-    again = parse_workflow(load_workflow(by_host), schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS))
-    assert again.to_prompt() == prompt
+    # What the user drops onto the editor can be given to the runner too, in either form.
+    schemas = schemas_of(photokeep_nodes.NODE_CLASS_MAPPINGS)
+    chunks = load_workflow(by_host)
+    for form in (chunks, {"prompt": chunks["prompt"]}, chunks["workflow"]):
+        assert parse_workflow(form, schemas).to_prompt() == prompt
 
 
 def test_a_second_run_comes_from_the_hosts_cache(
