@@ -35,7 +35,6 @@ def decode_tiff(data: bytes, limits: Limits, *, accept_damage: bool) -> Decoded:
         DamagedError: strips are missing or broken.
         PhotoReadError: too large, or a kind of TIFF that is no photo.
     """
-    import imagecodecs
     import tifffile
 
     try:
@@ -60,31 +59,50 @@ def decode_tiff(data: bytes, limits: Limits, *, accept_damage: bool) -> Decoded:
     if cut_off and not accept_damage:
         raise DamagedError("the end of the file is missing")
 
-    photometric = int(page.photometric)
-    simple = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED)
-    # JPEG-coded YCbCr comes out as RGB; other YCbCr, Lab and so on go through libtiff's own conversion to 8-bit RGBA.
-    as_rgba = not (simple or (photometric == _YCBCR and int(page.compression) == _JPEG))
-    warnings = [_SEVERAL_PAGES] if several else []
-    try:
-        raw = imagecodecs.tiff_decode(_retagged(data, page), asrgb=as_rgba)
-    except (imagecodecs.TiffError, ValueError, RuntimeError) as error:
-        if as_rgba or not accept_damage or int(page.compression) not in (_RAW, _LZW, _PACKBITS, *_DEFLATE):
-            raise DamagedError(str(error) or "its data cannot be unpacked") from error
-        raw = _strips_that_work(data, page)
-    if as_rgba:
-        photometric, channels = _RGB, 4
-    else:
-        channels = page.samplesperpixel
-    if raw.ndim == 3 and int(page.planarconfig) == _SEPARATE_PLANES and not as_rgba:
+    raw, converted = _unpack(data, page, accept_damage=accept_damage)
+    if not converted and raw.ndim == 3 and int(page.planarconfig) == _SEPARATE_PLANES:
         raw = np.moveaxis(raw, 0, 2)
     if raw.shape[:2] != (page.imagelength, page.imagewidth):
         raise DamagedError(f"its data has the shape {raw.shape}")
-    decoded = _to_decoded(raw, page, photometric, channels, warnings)
+    warnings = [_SEVERAL_PAGES] if several else []
+    if not converted:
+        decoded = _to_decoded(raw, page, warnings)
+    elif int(page.photometric) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        decoded = Decoded("TIFF", "gray", raw[..., 0], warnings=warnings)
+    else:
+        decoded = Decoded("TIFF", "rgb", raw[..., :3], warnings=warnings)
     decoded.icc = bytes(page.tags[_ICC].value) if _ICC in page.tags and page.tags[_ICC].value else b""
     decoded.exif = data
     decoded.orientation = int(page.tags[_ORIENTATION].value) if _ORIENTATION in page.tags else 1
     decoded.dpi = _dpi(page)
     return decoded
+
+
+def _unpack(data: bytes, page: Any, *, accept_damage: bool) -> tuple[Samples, bool]:
+    """The samples as they are stored, or, for kinds of colour that need it, as 8-bit RGBA; and which of the two.
+
+    Raises:
+        DamagedError: they cannot be unpacked.
+    """
+    import imagecodecs
+
+    photometric, compression = int(page.photometric), int(page.compression)
+    plain = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED)
+    # JPEG-coded YCbCr comes out as RGB; other YCbCr, Lab and so on go through libtiff's own conversion.
+    convert = not (plain or (photometric == _YCBCR and compression == _JPEG))
+    tagged = _retagged(data, page)
+    try:
+        try:
+            return imagecodecs.tiff_decode(tagged, asrgb=convert), convert
+        except ValueError as error:
+            # Versions of imagecodecs for Python 3.10 unpack 1 to 4 bits only on the way to RGBA.
+            if convert or "not supported" not in str(error) or page.bitspersample >= 8:
+                raise
+            return imagecodecs.tiff_decode(tagged, asrgb=True), True
+    except (imagecodecs.TiffError, ValueError, RuntimeError) as error:
+        if convert or not accept_damage or compression not in (_RAW, _LZW, _PACKBITS, *_DEFLATE):
+            raise DamagedError(str(error) or "its data cannot be unpacked") from error
+    return _strips_that_work(data, page), False
 
 
 def _retagged(data: bytes, page: Any) -> bytes:
@@ -144,8 +162,9 @@ def _unpacks_within(packed: bytes, compression: int, limit: int) -> bool:
     return True  # PackBits grows 64 times at most
 
 
-def _to_decoded(raw: Samples, page: Any, photometric: int, channels: int, warnings: list[str]) -> Decoded:
-    """Bring raw samples to full range and part them into colours and alpha."""
+def _to_decoded(raw: Samples, page: Any, warnings: list[str]) -> Decoded:
+    """Bring stored samples to full range and part them into colours and alpha."""
+    photometric, channels = int(page.photometric), page.samplesperpixel
     if photometric == _PALETTE:
         table = page.colormap
         if table is None or raw.ndim != 2:

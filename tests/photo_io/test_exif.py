@@ -33,10 +33,8 @@ def test_round_trip(order):
     source[0x010F] = "Leica"
     source[0x0112] = 6
     source[0x011A] = 300.0
-    source.get_ifd(0x8769)[0x9003] = "1958:07:01 12:00:00"
-    source.get_ifd(0x8769)[0xA002] = 640
-    source.get_ifd(0x8769)[0xA003] = 70000
-    source.get_ifd(0x8825)[2] = (50.0, 5.0, 7.0)
+    source[0x8769] = {0x9003: "1958:07:01 12:00:00", 0xA002: 640, 0xA003: 70000}
+    source[0x8825] = {2: (50.0, 5.0, 7.0)}
     raw = source.tobytes()[6:]
     assert exif.orientation(raw) == 6
     kept = exif.parse(raw)
@@ -51,8 +49,7 @@ def test_round_trip(order):
 def test_orientation_and_size():
     source = Image.Exif()
     source[0x0112] = 8
-    source.get_ifd(0x8769)[0xA002] = 640
-    source.get_ifd(0x8769)[0xA003] = 480
+    source[0x8769] = {0xA002: 640, 0xA003: 480}
     new = by_pillow(exif.dump(exif.resized(exif.cleaned(exif.parse(source.tobytes())), 1280, 70_000)))
     assert new[0x0112] == 1
     assert new.get_ifd(0x8769)[0xA002] == 1280

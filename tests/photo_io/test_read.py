@@ -294,7 +294,10 @@ class TestSixteenBits:
     @pytest.mark.parametrize("bits", [2, 4, 10, 12])
     def test_odd_depths_of_tiff_fill_the_range(self, put, bits):
         ramp = np.arange(2**bits).reshape(2, -1).astype(np.uint16 if bits > 8 else np.uint8)
-        data = as_tiff(ramp, bitspersample=bits, photometric="minisblack")
+        try:
+            data = as_tiff(ramp, bitspersample=bits, photometric="minisblack")
+        except NotImplementedError:
+            pytest.skip("this imagecodecs reads odd depths but cannot write any")
         photo = read_photo(put(data))
         assert photo.info["bit_depth"] == (16 if bits > 8 else 8)
         np.testing.assert_allclose(photo.pixels[..., 0], ramp / (2**bits - 1), atol=0.5 / (65535 if bits > 8 else 255))
@@ -579,8 +582,8 @@ def cmyk_profile() -> bytes:
 class TestExif:
     def test_carried_along(self, put):
         exif = exif_with(x010F="Leica", x0110="M3")
-        exif.get_ifd(0x8769)[0x9003] = "1958:07:01 12:00:00"
-        exif.get_ifd(0x8825)[1] = "N"
+        exif[0x8769] = {0x9003: "1958:07:01 12:00:00"}
+        exif[0x8825] = {1: "N"}
         for kind in ("JPEG", "PNG", "WEBP"):
             photo = read_photo(put(encoded(picture(), kind, exif=exif)))
             kept = Image.Exif()

@@ -190,10 +190,24 @@ class TestMode:
         gray = np.repeat(picture(200, 200)[..., :1], 3, axis=2)
         assert still_gray(gray)
         lips = gray.copy()
-        lips[90:100, 80:120, 0] += 0.2
+        lips[90:100, 80:120, 0] += 0.3
         assert not still_gray(lips)
         sepia = gray * np.array([1.0, 0.97, 0.9])
         assert not still_gray(sepia)
+        assert not still_gray(gray + 0.1 * (picture(200, 200) - gray))
+
+    def test_the_traces_of_an_upscaler_are_none(self):
+        """What was measured after Real-ESRGAN x4plus: a low tint that changes slowly, and strong fringes at edges."""
+        rng = np.random.default_rng(0)
+        gray = np.repeat(picture(400, 300)[..., :1], 3, axis=2)
+        tint = np.kron(rng.uniform(-1.5, 1.5, (4, 3, 3)), np.ones((100, 100, 1))) / 255
+        fringes = rng.choice([-20, 0, 20], (400, 300, 3), p=[0.01, 0.98, 0.01]) / 255
+        assert still_gray(gray + tint + fringes)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (5, 3), (17, 33), (130, 1)])
+    def test_any_size(self, shape):
+        assert still_gray(np.full((*shape, 3), 0.3, np.float32))
+        assert not still_gray(np.full((*shape, 3), 0.3, np.float32) * np.array([1, 0.8, 0.7], np.float32))
 
     def test_a_gray_looking_colour_photo_stays_rgb(self, tmp_path):
         gray = np.repeat(picture()[..., :1], 3, axis=2)
@@ -290,9 +304,8 @@ class TestProfiles:
 def camera_exif() -> str:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0112], exif[0x010E] = "Leica", "M3", 6, "Holiday"
-    shot = exif.get_ifd(0x8769)
-    shot[0x9003], shot[0xA002], shot[0xA003] = "1958:07:01 12:00:00", 640, 480
-    exif.get_ifd(0x8825)[1] = "N"
+    exif[0x8769] = {0x9003: "1958:07:01 12:00:00", 0xA002: 640, 0xA003: 480}
+    exif[0x8825] = {1: "N"}
     return b64(exif.tobytes())
 
 
@@ -325,7 +338,7 @@ class TestMetadata:
         exif = Image.Exif()
         exif.endian = order
         exif[0x010F] = "Leica"
-        exif.get_ifd(0x8769)[0x829A] = 0.5
+        exif[0x8769] = {0x829A: 0.5}
         saved = write_photo(
             picture(), tmp_path, format="tiff", info=info(exif=b64(exif.tobytes()[6:]), bit_depth=16), metadata=GRAPH
         )
@@ -588,7 +601,7 @@ class TestWithoutHardLinks:
         def interrupt(*_args):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(os, "replace", interrupt)
+        monkeypatch.setattr(Path, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write_photo(picture(), tmp_path, "p")
         assert files(tmp_path) == []
@@ -614,7 +627,7 @@ class TestInterrupted:
         def fail(*_args, **_options):
             raise kind
 
-        monkeypatch.setattr(os, step, fail)
+        monkeypatch.setattr(Path if step == "replace" else os, step, fail)
         want = PhotoWriteError if isinstance(kind, OSError) else kind
         with pytest.raises(want) as caught:
             write_photo(picture(), tmp_path, "p", if_exists=choice)
@@ -628,10 +641,10 @@ class TestInterrupted:
         """SIGKILL runs no clean-up: a hidden temporary file may stay, but nothing under a photo's name."""
         (tmp_path / "p.png").write_bytes(b"old")
         script = (
-            "import os, signal, sys, numpy as np\n"
+            "import os, pathlib, signal, sys, numpy as np\n"
             "from photokeep_nodes.photo_io import write_photo\n"
             "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-            "os.link = os.replace = die\n"
+            "os.link = pathlib.Path.replace = die\n"
             f"write_photo(np.zeros((4, 4, 3)), sys.argv[1], 'p', if_exists={choice!r})\n"
         )
         done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, cwd=ROOT)
