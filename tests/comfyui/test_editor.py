@@ -126,7 +126,7 @@ def test_the_editor_would_report_a_missing_node(editor: Any) -> None:
 def test_the_editor_runs_the_shipped_workflow(editor: Any, host: Any, tmp_path: Path) -> None:
     before = set(host.get("/history"))
     editor.evaluate(LOAD, load_workflow(WORKFLOWS / "restore.json"))
-    assert editor.evaluate("async () => await app.queuePrompt(0)") is not False
+    editor.evaluate("async () => { await app.queuePrompt(0); }")  # what it returns differs between versions
     assert not editor.evaluate("() => app.lastNodeErrors && Object.keys(app.lastNodeErrors).length")
     queue = host.get("/queue")
     queued = {job[1] for part in ("queue_running", "queue_pending") for job in queue[part]}
