@@ -26,6 +26,15 @@ _GPU_TILE_SHARE = 0.6
 _LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
 _SMALLEST_TILE = 64
 
+# What allocators say that have no exception of their own: torch's on the CPU, by system, MPS, and NVIDIA's libraries.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "MPS backend out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -117,37 +126,53 @@ def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None 
         load=load,
         weight_bytes=spec.weight_bytes * element_size // 4,
     )
-    pool = vram_manager.shared_pool()
-    pool.make_room = host.make_room
-    if device.type != "cpu" and (budget := host.vram_budget_bytes()) is not None:
-        pool.set_budget(device, budget)
-    with pool.lease(
+    with _pool(device).lease(
         source, device=device, working_bytes=working_bytes, check_interrupted=host.check_interrupted
     ) as held:
         yield Network(spec, held.module, device, chosen)
 
 
-def _free_bytes(device: torch.device) -> int:
+def _pool(device: torch.device) -> vram_manager.VramPool:
+    pool = vram_manager.shared_pool()
+    pool.make_room = host.make_room
+    if device.type != "cpu" and (budget := host.vram_budget_bytes()) is not None:
+        pool.set_budget(device, budget)
+    return pool
+
+
+def _free_bytes(spec: ModelSpec, device: torch.device) -> float:
+    """Memory that a tile may take on the device: a share of what is free now, within what the pool would lend."""
     import psutil
     import torch
 
+    lendable = _pool(device).available_bytes(device) - spec.weight_bytes
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+        # What torch's allocator keeps for reuse is free for us, though not for the driver.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return min(lendable, (torch.cuda.mem_get_info(device)[0] + kept) * _GPU_TILE_SHARE)
+    share = _CPU_TILE_SHARE if device.type == "cpu" else _GPU_TILE_SHARE
+    return min(lendable, psutil.virtual_memory().available * share)
+
+
+def smallest_tile(spec: ModelSpec) -> int:
+    """Side of the smallest tile the model is run in, in pixels; of smaller ones more than three quarters is margin."""
+    from .ops import tiling
+
+    least = tiling.smallest_tile(spec.receptive_field, spec.multiple_of)
+    side = max(_SMALLEST_TILE, 4 * spec.receptive_field, least)
+    return -(-side // spec.multiple_of) * spec.multiple_of
 
 
 def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
-    """Largest tile side whose working memory fits the device, no larger than the photo.
+    """Largest tile side whose working memory fits the device, no larger than the photo needs.
 
     Args:
         spec: gives bytes per pixel and the margin.
         height: of the photo, in pixels.
         width: of the photo, in pixels.
     """
-    device = host.compute_device()
-    share = _CPU_TILE_SHARE if device.type == "cpu" else _GPU_TILE_SHARE
-    pixels = _free_bytes(device) * share / max(1, spec.bytes_per_pixel)
-    return max(_SMALLEST_TILE, min(_LARGEST_TILE, int(pixels**0.5), max(height, width)))
+    pixels = max(0.0, _free_bytes(spec, host.compute_device())) / max(1, spec.bytes_per_pixel)
+    return max(smallest_tile(spec), min(_LARGEST_TILE, int(pixels**0.5), max(height, width)))
 
 
 def working_bytes(spec: ModelSpec, height: int, width: int, dtype_size: int = 4) -> int:
@@ -159,9 +184,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` is an allocator's refusal, on any device."""
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def apply_tiled(
@@ -173,23 +198,25 @@ def apply_tiled(
 ) -> torch.Tensor:
     """Run a whole-image model over a photo of any size.
 
-    Out of memory is answered with tiles of half the side, down to 64 px, and a half-precision result that is not finite
-    with a second run in float32.
+    Out of memory, and a tile that the pool cannot lend memory for, is answered with tiles of half the side, down to
+    ``smallest_tile``; a half-precision result that is not finite with a second run in float32.
 
     Args:
         spec: the model.
         image: (B, 3, H, W) float32 in [0, 1].
-        tile: side of a tile in pixels; 0 chooses it from the free memory.
+        tile: side of a tile in pixels, raised to ``smallest_tile``; 0 chooses it from the free memory.
         arguments: what the network takes after the image, the same for each tile.
     Returns:
         (B, C, H * scale, W * scale) float32 on the CPU, not clamped.
     Raises:
         WeightsError: see ``lease``.
         VramExhaustedError: not even the smallest tile fits.
+        NodeInputError: the photo or the result holds values that are not numbers.
     """
     import torch
 
-    side = tile or auto_tile(spec, *image.shape[-2:])
+    smallest = smallest_tile(spec)
+    side = max(tile, smallest) if tile else auto_tile(spec, *image.shape[-2:])
     dtype: torch.dtype | None = None
     bar = host.Progress(1, "tiles")
     while True:
@@ -198,27 +225,40 @@ def apply_tiled(
             with lease(spec, working_bytes=working_bytes(spec, height, width), dtype=dtype) as network:
                 result = _run_tiled(network, image, side, arguments, bar)
                 computed_in = network.dtype
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except (RuntimeError, MemoryError, VramExhaustedError) as error:
+            if not isinstance(error, VramExhaustedError) and not is_out_of_memory(error):
                 raise
-            if side <= _SMALLEST_TILE:
+            whole = min(side, max(height, width))  # a photo smaller than the tile gains nothing from half of it
+            smaller = max(smallest, whole // 2)
+            if smaller >= whole:
+                said = f": {error}".partition("\n")[0] if str(error) else ""
                 raise VramExhaustedError(
-                    f"{spec.title} does not fit in memory even with tiles of {side} px",
+                    f"{spec.title} does not fit in memory even with tiles of {whole} px{said}",
                     hint="Close other programs, or run with --device cpu.",
                     model=spec.id,
-                    tile=side,
+                    tile=whole,
                 ) from error
             # The traceback's frames keep the failed attempt's tensors alive; without this the retry has less room.
             error.__traceback__ = None
-            side = max(_SMALLEST_TILE, side // 2)
+            side = smaller
         else:
             if bool(torch.isfinite(result).all()):
                 return result
             if computed_in == torch.float32:
-                raise NodeInputError(
-                    f"{spec.title} returned values that are not numbers", hint="Its weights do not suit this photo."
-                )
+                raise _not_finite(spec, image)
             dtype = torch.float32
+
+
+def _not_finite(spec: ModelSpec, image: torch.Tensor) -> NodeInputError:
+    import torch
+
+    if not bool(torch.isfinite(image).all()):
+        return NodeInputError(
+            "the photo holds values that are not numbers", hint="Look at the node that this image comes from."
+        )
+    return NodeInputError(
+        f"{spec.title} returned values that are not numbers", hint="Its weights do not suit this photo."
+    )
 
 
 def _run_tiled(
@@ -261,7 +301,12 @@ class _Meter:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> _Meter:
-        self._hooks = [layer.register_forward_hook(self._after_layer) for layer in self._layers]
+        try:
+            for layer in self._layers:
+                self._hooks.append(layer.register_forward_hook(self._after_layer))
+        except BaseException:  # Ctrl-C; the module stays in the pool and must not keep half of them
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
