@@ -238,9 +238,7 @@ def apply_tiled(
                     model=spec.id,
                     tile=whole,
                 ) from error
-            # The traceback's frames keep the failed attempt's tensors alive; without this the retry has less room.
-            error.__traceback__ = None
-            side = smaller
+            side = smaller  # tried outside this block: the error's frames hold the failed attempt's tensors
         else:
             if bool(torch.isfinite(result).all()):
                 return result
