@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 _WORTH_IT = 1.5  # below this noise level, in 8-bit units, denoising only costs detail
+_STRONGEST = 75.0  # denoisers are not trained for more, and return artefacts
 
 
 class Denoise:
@@ -81,6 +82,7 @@ class Denoise:
         spec = inference.spec_for(model, "denoise")
         photo = images.to_bchw(image)
         levels = _levels(photo, analysis) if noise == "auto" else [sigma] * photo.shape[0]
+        levels = [min(level, _STRONGEST) for level in levels]
         if strength == 0.0 or all(level < _WORTH_IT for level in levels):
             return (image,)
         restored = []
@@ -98,7 +100,10 @@ def _levels(photo: torch.Tensor, analysis: dict[str, Any] | None) -> list[float]
         from ..ops.analysis import estimate_noise
 
         return [estimate_noise(photo[index : index + 1]) for index in range(photo.shape[0])]
-    found = [float(entry["noise_sigma"]) for entry in analysis["images"]]
+    try:
+        found = [float(entry["noise_sigma"]) for entry in analysis["images"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise NodeInputError("the analysis holds no noise levels", hint="Connect the output of Analyze.") from error
     if len(found) != photo.shape[0]:
         raise NodeInputError(
             f"the analysis is of {len(found)} images, but {photo.shape[0]} came in",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 _SMALLEST_TILE = 64
+_MOST_PIXELS = 1_000_000_000  # 12 GB as floats
 
 
 class Upscale:
@@ -51,7 +52,8 @@ class Upscale:
                         "min": 0,
                         "max": 4096,
                         "step": 32,
-                        "tooltip": "Side of a tile in pixels; 0 chooses it from the free memory.",
+                        "tooltip": "Side of a tile in pixels; 0 chooses it from the free memory. A tile that would"
+                        " be mostly margin is enlarged to the smallest the model can use.",
                     },
                 ),
             }
@@ -73,9 +75,12 @@ class Upscale:
         spec = inference.spec_for(model, "upscale")
         photo = images.to_bchw(image)
         size = [max(1, round(side * scale)) for side in photo.shape[-2:]]
-        if size[0] * size[1] > 1_000_000_000:
+        # The model's own result comes first, however small the photo is to be in the end.
+        height, width = (max(side * spec.scale, final) for side, final in zip(photo.shape[-2:], size, strict=True))
+        if height * width > _MOST_PIXELS:
             raise NodeInputError(
-                f"the result would have {size[1]} x {size[0]} pixels", hint="Use a smaller scale, or crop first."
+                f"{spec.title} would have to make {width} x {height} pixels of this photo",
+                hint="Use a model or a scale with a smaller factor, or crop first.",
             )
         large = inference.apply_tiled(spec, photo, tile=tile).clamp_(0.0, 1.0)
         if list(large.shape[-2:]) != size:

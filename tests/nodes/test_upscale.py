@@ -1,0 +1,137 @@
+"""Upscale with the compact Real-ESRGAN's own weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from skimage import data
+from torch.nn import functional
+
+from photokeep_nodes import host, inference
+from photokeep_nodes.errors import NodeInputError
+from photokeep_nodes.model_spec import ModelHandle
+from photokeep_nodes.nodes.upscale import Upscale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMPACT = ModelHandle("realesr-animevideov3")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path))
+    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path))
+    with host.standalone(host.Standalone(device="cpu")):
+        yield
+
+
+def photo(height: int = 40, width: int = 56) -> torch.Tensor:
+    return torch.from_numpy(data.astronaut()[30 : 30 + height, 190 : 190 + width].copy())[None] / 255
+
+
+def upscale(image: torch.Tensor, scale: float = 4.0, tile: int = 0) -> torch.Tensor:
+    (out,) = Upscale().run(image, COMPACT, scale, tile)
+    return out
+
+
+def shrunk(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    small = functional.interpolate(image.permute(0, 3, 1, 2), size=(height, width), mode="area")
+    return small.permute(0, 2, 3, 1)
+
+
+def test_its_inputs_are_its_arguments() -> None:
+    assert list(Upscale.INPUT_TYPES()["required"]) == list(inspect.signature(Upscale.run).parameters)[1:]
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 2.75, 4.0, 6.0, 8.0])
+def test_every_factor_gives_its_size_and_the_same_picture_in_place(scale: float) -> None:
+    image = photo()
+    out = upscale(image, scale)
+    assert out.shape == (1, round(40 * scale), round(56 * scale), 3)
+    assert out.dtype == torch.float32
+    assert out.is_contiguous()
+    assert 0.0 <= float(out.min()) <= float(out.max()) <= 1.0
+    # A shift of half a pixel would show here.
+    error = (shrunk(out, 40, 56) - image).abs().mean()
+    moved = (shrunk(out, 40, 56)[:, :, 1:] - image[:, :, :-1]).abs().mean()
+    assert error < 0.035
+    assert error < moved / 2
+
+
+def test_at_the_models_own_factor_nothing_is_resampled() -> None:
+    image = photo()
+    with torch.inference_mode(), inference.lease(inference.spec_for(COMPACT, "upscale")) as network:
+        plain = network(image.permute(0, 3, 1, 2)).clamp(0, 1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(upscale(image), plain, rtol=0, atol=1e-6)
+
+
+def test_a_tiled_photo_is_the_same_photo() -> None:
+    image = photo(40, 200)
+    torch.testing.assert_close(upscale(image, tile=72), upscale(image), rtol=0, atol=1e-4)
+
+
+def test_a_batch_is_each_of_its_photos() -> None:
+    one, other = photo(), photo().flip(2)
+    out = upscale(torch.cat([one, other]), 2.0)
+    torch.testing.assert_close(out[:1], upscale(one, 2.0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(out[1:], upscale(other, 2.0), rtol=0, atol=1e-6)
+
+
+def test_gray_alpha_and_half_precision() -> None:
+    image = photo()
+    expected = upscale(image)
+    with_alpha = torch.cat([image, torch.zeros(1, 40, 56, 1)], dim=-1)
+    assert torch.equal(upscale(with_alpha), expected)
+    half = upscale(image.half())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, expected, rtol=0, atol=0.02)
+    gray = image.mean(-1, keepdim=True)
+    torch.testing.assert_close(upscale(gray), upscale(gray.expand(-1, -1, -1, 3)), rtol=0, atol=0)
+
+
+def test_the_photo_that_came_in_is_left_alone() -> None:
+    image = photo()
+    before = image.clone()
+    upscale(image, 1.0)
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (3, 2)])
+def test_photos_of_a_few_pixels(size: tuple[int, int]) -> None:
+    assert upscale(photo(*size)).shape == (1, 4 * size[0], 4 * size[1], 3)
+    assert upscale(photo(*size), 1.0).shape == (1, *size, 3)
+
+
+@pytest.mark.parametrize(("side", "scale"), [(8_000, 8.0), (8_000, 1.0)])
+def test_what_would_not_fit_is_refused_before_any_work(
+    side: int, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At scale 1 the model's own result still has sixteen times the pixels."""
+    monkeypatch.setattr(inference, "apply_tiled", None)
+    image = torch.zeros(1).expand(1, side, side, 3)
+    with pytest.raises(NodeInputError, match=r"would have to make \d+ x \d+ pixels"):
+        upscale(image, scale)
+
+
+@pytest.mark.parametrize(("tile", "fine"), [(0, True), (64, True), (512, True), (1, False), (63, False), (None, True)])
+def test_tiles_without_room_for_their_margins_are_refused_early(tile: int | None, fine: bool) -> None:
+    answer = Upscale.VALIDATE_INPUTS(tile=tile)
+    assert (answer is True) == fine
+    if not fine:
+        assert isinstance(answer, str)
+        assert str(tile) in answer
+
+
+def test_a_small_tile_that_comes_from_another_node_is_enlarged() -> None:
+    image = photo(40, 100)
+    torch.testing.assert_close(upscale(image, tile=16), upscale(image), rtol=0, atol=1e-4)
+
+
+def test_a_model_of_another_role_is_refused() -> None:
+    with pytest.raises(NodeInputError, match="made for denoise, not for upscale"):
+        Upscale().run(photo(), ModelHandle("ffdnet-color"), 4.0, 0)
