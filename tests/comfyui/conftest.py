@@ -93,9 +93,12 @@ class Host:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        # Without PYTHONPATH: the host must not find this checkout as a second, installed copy of the pack.
-        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        env |= {"PHOTOKEEP_CACHE": str(base / "host-cache"), "PYTHONUNBUFFERED": "1"}
+        # Without PYTHONPATH: the host must not find this checkout as a second, installed copy of the pack. Without the
+        # user's models: what is missing is the same on every machine.
+        self._env = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PHOTOKEEP_MODELS")
+        }
+        self._env["XDG_DATA_HOME"] = str(base / "user-data")
         self._log = self.log_path.open("wb")
         self._process = subprocess.Popen(
             [
@@ -103,7 +106,7 @@ class Host:
                 *("--base-directory", str(base), "--database-url", f"sqlite:///{base}/user/comfyui.db"),
             ],
             cwd=checkout,
-            env=env,
+            env={**self._env, "PHOTOKEEP_CACHE": str(base / "host-cache"), "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -208,7 +211,7 @@ class Host:
         return subprocess.run(
             [sys.executable, "-c", "from headless.cli import run_command; run_command()", *map(str, arguments)],
             cwd=self.pack,
-            env={**os.environ, "PYTHONPATH": str(self.pack), "PHOTOKEEP_CACHE": str(self.base / "runner-cache")},
+            env={**self._env, "PYTHONPATH": str(self.pack), "PHOTOKEEP_CACHE": str(self.base / "runner-cache")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -220,3 +220,31 @@ def test_a_photo_that_cannot_be_is_refused_before_the_run(host: Any, prompt: dic
     assert status == 400
     kinds = {error["type"] for error in answer["node_errors"][load]["errors"]}
     assert kinds <= {"custom_validation_failed", "value_not_in_list"}
+
+
+def test_missing_weights_are_explained_where_the_user_looks(host: Any, prompt: dict[str, Any]) -> None:
+    load, save = the_node(prompt, "PhotokeepLoadPhoto"), the_node(prompt, "PhotokeepSavePhoto")
+    changed = {
+        load: prompt[load],
+        "detector": {"class_type": "PhotokeepModelRetinaFaceMobileNet", "inputs": {}},
+        "model": {"class_type": "PhotokeepModelGFPGANv14", "inputs": {}},
+        "faces": {
+            "class_type": "PhotokeepFaceRestore",
+            "inputs": {
+                "image": [load, 0],
+                "model": ["model", 0],
+                "detector": ["detector", 0],
+                "strength": 0.8,
+                "min_score": 0.5,
+                "feather": 0.25,
+            },
+        },
+        save: copy.deepcopy(prompt[save]),
+    }
+    changed[save]["inputs"]["image"] = ["faces", 0]
+    ended = host.wait(host.queue(changed))
+    (failed,) = [facts for kind, facts in ended["status"]["messages"] if kind == "execution_error"]
+    assert failed["node_id"] == "faces"
+    assert failed["exception_type"].endswith("WeightsMissingError")
+    for part in ("GFPGANv1.4.pth", "MB", "Apache-2.0", "photokeep models get gfpgan-1.4"):
+        assert part in failed["exception_message"]
