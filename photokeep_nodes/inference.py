@@ -199,7 +199,8 @@ def apply_tiled(
     """Run a whole-image model over a photo of any size.
 
     Out of memory, and a tile that the pool cannot lend memory for, is answered with tiles of half the side, down to
-    ``smallest_tile``; a half-precision result that is not finite with a second run in float32.
+    ``smallest_tile``; a half-precision result that is not finite with a second run in float32. A black-and-white photo
+    stays one: trained on colour, the networks would tint it, by up to 35 of 255 steps where it is noisy.
 
     Args:
         spec: the model.
@@ -241,10 +242,21 @@ def apply_tiled(
             side = smaller  # tried outside this block: the error's frames hold the failed attempt's tensors
         else:
             if bool(torch.isfinite(result).all()):
-                return result
+                return _without_tint(image, result)
             if computed_in == torch.float32:
                 raise _not_finite(spec, image)
             dtype = torch.float32
+
+
+def _without_tint(image: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    from . import images
+    from .ops import colour
+
+    if image.shape[1] == result.shape[1] == 3:
+        for index, tone in enumerate(colour.tones(image)):
+            if tone == "gray":
+                result[index] = images.luminance(result[index : index + 1])[0]
+    return result
 
 
 def _not_finite(spec: ModelSpec, image: torch.Tensor) -> NodeInputError:

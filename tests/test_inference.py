@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import threading
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,18 @@ def _nothing_stays_leased() -> Iterator[None]:
 
 def leases() -> list[dict[str, Any]]:
     return [lease for model in vram_manager.shared_pool().stats()["models"] for lease in model["leases"]]
+
+
+@contextmanager
+def ram_budget(n_bytes: int) -> Iterator[None]:
+    """Let the pool have this much memory and nothing in it."""
+    pool = vram_manager.shared_pool()
+    pool.trim("ram", 2**62)
+    pool.set_budget(CPU, n_bytes)
+    try:
+        yield
+    finally:
+        pool.set_budget(CPU, None)
 
 
 @dataclass
@@ -232,16 +245,11 @@ def test_a_tile_takes_a_share_of_the_free_memory(tmp_path: Path) -> None:
 
 def test_a_tile_stays_within_what_the_pool_may_use(tmp_path: Path) -> None:
     spec = a_spec(tmp_path, Behaviour(), bytes_per_pixel=10_000)
-    pool = vram_manager.shared_pool()
-    used = pool.stats()["tiers"].get("cpu", {"used_bytes": 0})["used_bytes"]
-    pool.set_budget(CPU, used + 100 * 100 * 10_000)
-    try:
+    with ram_budget(100 * 100 * 10_000):
         tile = inference.auto_tile(spec, 1000, 1000)
         assert 64 < tile <= 100
         out = inference.apply_tiled(spec, torch.rand(1, 3, 120, 40))
         assert out.shape == (1, 3, 120, 40)
-    finally:
-        pool.set_budget(CPU, None)
 
 
 def test_the_smallest_tile_is_not_all_margin(tmp_path: Path) -> None:
@@ -330,15 +338,10 @@ def test_a_photo_smaller_than_a_tile_is_tried_once(tmp_path: Path) -> None:
 def test_what_the_pool_cannot_lend_is_answered_with_smaller_tiles(tmp_path: Path, image: torch.Tensor) -> None:
     behaviour = Behaviour()
     spec = a_spec(tmp_path, behaviour, bytes_per_pixel=10_000)
-    pool = vram_manager.shared_pool()
-    used = pool.stats()["tiers"].get("cpu", {"used_bytes": 0})["used_bytes"]
-    pool.set_budget(CPU, used + 80 * 80 * 10_000)
-    try:
+    with ram_budget(80 * 80 * 10_000):
         out = inference.apply_tiled(spec, image, tile=300)
         with pytest.raises(VramExhaustedError, match=r"even with tiles of 64 px.*budget"):
             inference.apply_tiled(replace(spec, bytes_per_pixel=10**6), image, tile=300)
-    finally:
-        pool.set_budget(CPU, None)
     torch.testing.assert_close(out, image, rtol=0, atol=1e-6)
     assert max(max(shape) for shape in behaviour.shapes) <= 75
 
@@ -393,6 +396,16 @@ def test_every_image_of_a_batch_and_every_argument_counts(tmp_path: Path) -> Non
     images = torch.rand(3, 3, 70, 40)
     out = inference.apply_tiled(a_spec(tmp_path, Behaviour()), images, tile=64, arguments=(torch.tensor([0.25]),))
     torch.testing.assert_close(out, images * 0.25, rtol=0, atol=1e-6)
+
+
+def test_a_photo_without_colour_gets_none(tmp_path: Path) -> None:
+    spec = a_spec(tmp_path, Behaviour())
+    tint = torch.tensor([1.0, 0.9, 0.5]).view(3, 1, 1)
+    gray, coloured = torch.rand(1, 1, 40, 40).expand(1, 3, 40, 40), torch.rand(1, 3, 40, 40)
+    out = inference.apply_tiled(spec, torch.cat([gray, coloured]), arguments=(tint,))
+    torch.testing.assert_close(out[1:], coloured * tint, rtol=0, atol=1e-6)
+    luma = 0.299 + 0.587 * 0.9 + 0.114 * 0.5
+    torch.testing.assert_close(out[:1], gray * luma, rtol=0, atol=1e-6)
 
 
 def test_progress_moves_inside_a_tile(tmp_path: Path) -> None:

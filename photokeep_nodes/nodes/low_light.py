@@ -43,17 +43,11 @@ class LowLight:
 
     def run(self, image: torch.Tensor, model: ModelHandle, strength: float) -> tuple[torch.Tensor]:
         """Brighten (B, H, W, C) in [0, 1]; see INPUT_TYPES."""
-        import torch
-
         from .. import images, inference
-        from ..ops import colour
 
         spec = inference.spec_for(model, "low_light")
         if strength == 0.0:
             return (image,)
         photo = images.to_bchw(image)
         bright = inference.apply_tiled(spec, photo)
-        # Each channel has curves of its own, which would tint a black-and-white photo.
-        gray = torch.tensor([tone == "gray" for tone in colour.tones(photo)]).view(-1, 1, 1, 1)
-        bright = torch.where(gray, images.luminance(bright), bright)
         return (images.to_bhwc(photo + strength * (bright - photo)),)

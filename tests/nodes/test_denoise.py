@@ -142,7 +142,7 @@ def test_odd_sizes_are_kept(size: tuple[int, int]) -> None:
     assert denoise(dirty, noise="manual", sigma=25.0).shape == (1, *size, 3)
 
 
-def test_alpha_is_dropped_gray_is_expanded_and_half_precision_is_taken() -> None:
+def test_alpha_is_dropped_and_half_precision_is_taken() -> None:
     dirty = noisy(photo(64, 64), 25)
     expected = denoise(dirty, noise="manual", sigma=25.0)
     with_alpha = torch.cat([dirty, torch.rand(1, 64, 64, 1)], dim=-1)
@@ -150,5 +150,12 @@ def test_alpha_is_dropped_gray_is_expanded_and_half_precision_is_taken() -> None
     half = denoise(dirty.half(), noise="manual", sigma=25.0)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, expected, rtol=0, atol=2e-3)
-    gray = denoise(dirty[..., :1], noise="manual", sigma=25.0)
-    assert gray.shape == (1, 64, 64, 3)
+
+
+def test_gray_stays_gray() -> None:
+    dirty = noisy(photo(64, 64), 25)[..., :1]
+    out = denoise(dirty, noise="manual", sigma=25.0)
+    assert out.shape == (1, 64, 64, 3)
+    assert (out - out[..., :1]).abs().max() < 1e-6
+    half = denoise(dirty, noise="manual", sigma=25.0, strength=0.5)
+    assert (half - half[..., :1]).abs().max() < 1e-6

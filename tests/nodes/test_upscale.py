@@ -82,7 +82,7 @@ def test_a_batch_is_each_of_its_photos() -> None:
     torch.testing.assert_close(out[1:], upscale(other, 2.0), rtol=0, atol=1e-6)
 
 
-def test_gray_alpha_and_half_precision() -> None:
+def test_alpha_and_half_precision() -> None:
     image = photo()
     expected = upscale(image)
     with_alpha = torch.cat([image, torch.zeros(1, 40, 56, 1)], dim=-1)
@@ -90,7 +90,20 @@ def test_gray_alpha_and_half_precision() -> None:
     half = upscale(image.half())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, expected, rtol=0, atol=0.02)
-    gray = image.mean(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("scale", [2.0, 4.0])
+def test_gray_stays_gray(scale: float) -> None:
+    """A network trained on colour tints what has none."""
+    gray = photo().mean(-1, keepdim=True)
+    gray = (gray + 0.1 * torch.randn(gray.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    out = upscale(gray, scale)
+    assert out.shape[-1] == 3
+    assert (out - out[..., :1]).abs().max() < 1e-6
+    colour = photo().flip(1)
+    both = upscale(torch.cat([gray.expand(-1, -1, -1, 3), colour]), scale)
+    torch.testing.assert_close(both[:1], out, rtol=0, atol=1e-5)
+    torch.testing.assert_close(both[1:], upscale(colour, scale), rtol=0, atol=1e-5)
     torch.testing.assert_close(upscale(gray), upscale(gray.expand(-1, -1, -1, 3)), rtol=0, atol=0)
 
 
