@@ -180,7 +180,7 @@ def test_one_bad_photo_does_not_stop_the_others(shell):
     ("content", "texts"),
     [
         (None, ["no such file"]),
-        ("", ["JSON"]),
+        ("", ["the file is empty"]),
         ("{", ["line 1"]),
         ("[1, 2]", ["workflow"]),
         ('{"a": 1}', ["no ComfyUI workflow"]),
