@@ -55,7 +55,7 @@ def node_for(spec: ModelSpec) -> type[_ModelNode]:
             "__module__": __name__,
             "__doc__": spec.description,
             "NODE_ID": f"PhotokeepModel{spec.node_name}",
-            "DISPLAY_NAME": f"{spec.title} ({_ROLE_TITLES[spec.role]} Model)",
+            "DISPLAY_NAME": f"{spec.title} ({_ROLE_TITLES[spec.role]})",
             "DESCRIPTION": describe(spec),
             "RETURN_TYPES": (socket_type(spec.role),),
             "RETURN_NAMES": ("model",),
