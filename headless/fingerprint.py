@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photokeep_nodes.errors import NodeInputError
+from photokeep_nodes.errors import NodeDefinitionError, NodeInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return {"const": value}
     if isinstance(value, int):
-        return {"int": str(value)}
+        return {"int": f"{value:x}"}  # hexadecimal: Python refuses to write out very long decimals
     if isinstance(value, float):
         if not math.isfinite(value):
             raise NodeInputError(f"{value} cannot be an input", hint="Use a finite number.")
@@ -48,7 +48,10 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return {"list": [canonical(item) for item in value]}
     if isinstance(value, dict):
-        return {"dict": {str(key): canonical(item) for key, item in sorted(value.items(), key=lambda kv: str(kv[0]))}}
+        for key in value:
+            if not isinstance(key, str):  # JSON would turn 1 into "1"
+                raise NodeInputError(f"a name of type {type(key).__name__} cannot be part of a key")
+        return {"dict": {key: canonical(item) for key, item in value.items()}}
     raise NodeInputError(f"a value of type {type(value).__name__} cannot be part of a key")
 
 
@@ -90,25 +93,35 @@ def code_digest(module_name: str) -> str:
     """Digest of a module's source and of every module of its package that it imports, at any depth.
 
     Imports are read from the source, so nothing is imported and those inside functions count.
+
+    Args:
+        module_name: of a module that has been imported, from a file.
+    Raises:
+        NodeDefinitionError: it has not, so that nobody could tell when its code changes.
     """
+    root, start = _files_of(module_name)
     digest = hashlib.sha256()
-    for path in sorted(_closure(module_name)):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in _closure(root, start)):
+        content = path.read_bytes()
+        digest.update(f"{name}\n{len(content)}\n".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
-def _closure(module_name: str) -> set[Path]:
-    package = module_name.partition(".")[0]
+def _files_of(module_name: str) -> tuple[Path, Path]:
+    """Folder of the top-level package, and the module's own file."""
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if file is None:
-        return set()
-    root_file = getattr(sys.modules.get(package), "__file__", None)
-    if root_file is None or package == module_name:
-        return {Path(file)}
-    root = Path(root_file).parent
+        raise NodeDefinitionError(f"the code of {module_name} is in no file", hint="Put its nodes into a module.")
+    start = Path(file)
+    root_file = getattr(sys.modules.get(module_name.partition(".")[0]), "__file__", None)
+    root = start.parent if root_file is None else Path(root_file).parent
+    return (root if start.is_relative_to(root) else start.parent), start
+
+
+def _closure(root: Path, start: Path) -> set[Path]:
     seen: set[Path] = set()
-    waiting = [Path(file)]
+    waiting = [start, *_package_files(start, root)]
     while waiting:
         path = waiting.pop()
         if path in seen:
@@ -124,21 +137,50 @@ def _imports(path: Path, root: Path) -> tuple[Path, ...]:
 
 
 def _find_imports(path: Path, root: Path) -> Iterator[Path]:
+    """Files of the package at ``root`` that importing ``path`` runs, one step deep."""
+    if path.suffix != ".py":  # compiled: what it imports cannot be seen
+        return
+    # Imports for type checkers count as well: packages that load their parts on demand declare them so.
     for node in ast.walk(ast.parse(path.read_bytes())):
-        if not isinstance(node, ast.ImportFrom) or node.level == 0:
-            continue
-        folder = path.parent
-        for _ in range(node.level - 1):
-            folder = folder.parent
-        if root != folder and root not in folder.parents:
-            continue
-        base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
-        for target in (base, *(base / alias.name for alias in node.names)):
-            for file in (target.with_suffix(".py"), target / "__init__.py"):
-                # The pack's own door imports every node; following it would tie each stage to all the others.
-                effective = file.parent != root or file.stem not in {*_WITHOUT_EFFECT, "__init__"}
-                if effective and not file.name.startswith("_vram") and file.is_file():
-                    yield file
+        for target in _targets(node, path, root):
+            file = target.parent / f"{target.name}.py"
+            if root in file.parents and _has_effect(file, root) and file.is_file():
+                yield file
+            yield from _package_files(target / "__init__.py", root)
+
+
+def _package_files(path: Path, root: Path) -> Iterator[Path]:
+    """Every folder on the way to a module is a package whose ``__init__`` runs first."""
+    for folder in path.parents:
+        file = folder / "__init__.py"
+        if root in folder.parents and file.is_file():
+            yield file
+
+
+def _has_effect(file: Path, root: Path) -> bool:
+    # The pack's own door imports every node; following it would tie each stage to all the others.
+    in_root = file.parent == root and file.stem in {*_WITHOUT_EFFECT, "__init__"}
+    return not in_root and not file.name.startswith("_vram")
+
+
+def _targets(node: ast.AST, path: Path, root: Path) -> Iterator[Path]:
+    """Modules that an import statement names, as paths without suffix; an imported name may be one, too."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            top, *rest = alias.name.split(".")
+            if top == root.name and rest:
+                yield root.joinpath(*rest)
+    elif isinstance(node, ast.ImportFrom):
+        names = node.module.split(".") if node.module else []
+        if node.level:
+            folder = path.parents[min(node.level, len(path.parents)) - 1]
+        elif names and names.pop(0) == root.name:
+            folder = root
+        else:
+            return
+        base = folder.joinpath(*names)
+        yield base
+        yield from (base / alias.name for alias in node.names)
 
 
 @cache
