@@ -1,8 +1,8 @@
 """A stage output as bytes on disk, and back.
 
 Images and masks are safetensors, everything else JSON. Nothing is ever pickled. A float image that holds only
-multiples of 1/255 (``round(x * 255) / 255 == x``) is stored as uint8: a quarter of the bytes, and the same floats
-back.
+multiples of 1/255 (``round(x * 255) / 255 == x``) is stored as uint8: a quarter of the bytes, and the same floats,
+bit by bit, back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from .fingerprint import digest_of
 
 if TYPE_CHECKING:
     import torch
+
+_PIECE = 1 << 20  # elements
+_LONGEST_INT = 10_000  # bits; Python refuses to write out longer decimals
 
 Kind = Literal["tensor", "json", "model"]
 
@@ -51,7 +54,8 @@ def encode(value: Any, *, model_digest: str = "") -> Artefact | None:
         data = json.dumps(value.model_id).encode()
         return Artefact("model", data, digest_of({"model": value.model_id, "content": model_digest}))
     if _is_json(value):
-        data = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+        # The order of names is kept, and ASCII can hold the lone surrogates of a file name that is not UTF-8.
+        data = json.dumps(value, allow_nan=False).encode("ascii")
         # Type-tagged, so that an output of 1 and one of 1.0 are told apart downstream.
         return Artefact("json", data, digest_of(value))
     if type(value).__module__ == "torch" and hasattr(value, "detach"):
@@ -67,7 +71,10 @@ def decode(kind: Kind, data: bytes) -> Any:
     """
     try:
         if kind == "model":
-            return ModelHandle(json.loads(data))
+            name = json.loads(data)
+            if not isinstance(name, str):
+                raise TypeError("it names no model")
+            return ModelHandle(name)
         if kind == "json":
             return json.loads(data)
         return _decode_tensor(data)
@@ -76,8 +83,10 @@ def decode(kind: Kind, data: bytes) -> Any:
 
 
 def _is_json(value: Any) -> bool:
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (str, bool)):
         return True
+    if isinstance(value, int):
+        return value.bit_length() < _LONGEST_INT
     if isinstance(value, float):
         return value == value and value not in {float("inf"), float("-inf")}  # noqa: PLR0124 - NaN is unequal to itself
     if isinstance(value, list):
@@ -85,20 +94,48 @@ def _is_json(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) and _is_json(item) for key, item in value.items())
 
 
-def _encode_tensor(value: torch.Tensor) -> Artefact:
+def _encode_tensor(value: torch.Tensor) -> Artefact | None:
     import safetensors.torch
     import torch
 
+    if value.layout != torch.strided or value.is_meta or value.dtype not in _stored_dtypes():
+        return None
     tensor = value.detach().cpu().contiguous()
     metadata = {}
-    if tensor.dtype == torch.float32 and tensor.numel():
-        scaled = (tensor * 255.0).round_()
-        if float(scaled.min()) >= 0.0 and float(scaled.max()) <= 255.0:
-            small = scaled.to(torch.uint8)
-            if torch.equal(small.float() / 255.0, tensor):
-                tensor, metadata = small, {"scale": "255"}
+    if (small := _as_bytes(tensor)) is not None:
+        tensor, metadata = small, {"scale": "255"}
     data = safetensors.torch.save({"data": tensor}, metadata=metadata)
     return Artefact("tensor", data, hashlib.sha256(data).hexdigest())
+
+
+def _stored_dtypes() -> frozenset[torch.dtype]:
+    import torch
+
+    return frozenset(
+        {
+            torch.float64, torch.float32, torch.float16, torch.bfloat16,
+            torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+        }
+    )  # fmt: skip
+
+
+def _as_bytes(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The 8-bit values that ``tensor`` was made of, or None if they would not give back the very same bits."""
+    import torch
+
+    if tensor.dtype != torch.float32 or not tensor.numel():
+        return None
+    small = torch.empty(tensor.shape, dtype=torch.uint8)
+    # Piece by piece: most images that are not of this kind show it in the first, and large ones need no large copies.
+    for source, target in zip(torch.split(tensor.view(-1), _PIECE), torch.split(small.view(-1), _PIECE), strict=True):
+        scaled = source * 255.0
+        low, high = torch.aminmax(scaled)
+        if not (low >= 0.0 and high <= 255.0):  # also where it is NaN
+            return None
+        target.copy_(scaled.round_())
+        if not torch.equal((target.float() / 255.0).view(torch.int32), source.view(torch.int32)):  # -0.0 equals 0.0
+            return None
+    return small
 
 
 def _decode_tensor(data: bytes) -> torch.Tensor:
