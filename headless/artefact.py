@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from photokeep_nodes.errors import CacheError
 from photokeep_nodes.model_spec import ModelHandle
@@ -24,6 +24,7 @@ _PIECE = 1 << 20  # elements
 _LONGEST_INT = 10_000  # bits; Python refuses to write out longer decimals
 
 Kind = Literal["tensor", "json", "model"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

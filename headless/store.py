@@ -3,7 +3,8 @@
 ``records/ab/<key>.json`` lists a stage's outputs, ``blobs/cd/<sha256>`` holds their bytes, ``stages/<id>.json`` the
 parts of the key a stage last had, to say why it runs again. Blobs are written first and the record last, each through
 a temporary file, so that a kill at any moment leaves either a whole entry or none. What is read is checked against
-its digest; what does not match is set aside and made again.
+its digest; what does not match is set aside and made again. Two processes may use one folder: whatever one of them
+deletes under the other's hands is made again, too.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import stat
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes.errors import CacheError
-from photokeep_nodes.files import write_atomically
+from photokeep_nodes.files import TEMPORARY_PREFIX, write_atomically
+
+from .artefact import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from .artefact import Kind
 
 _LOW_WATER = 0.8  # eviction goes this far below the limit, so that it does not run after every stage
+_STALE_S = 3600.0  # a blob without a record, or a temporary file, of this age belongs to no writer that is still alive
 
 
 @dataclass(frozen=True)
@@ -105,16 +112,10 @@ class Store:
         """The record under ``key``, if it and all its blobs are there; also marks it as used."""
         path = self._record_path(key)
         try:
-            raw = json.loads(path.read_bytes())
-            record = Record(
-                outputs=tuple(StoredOutput(**output) for output in raw["outputs"]),
-                files=tuple(StoredFile(**file) for file in raw["files"]),
-                seconds=float(raw["seconds"]),
-                created=float(raw["created"]),
-            )
+            record = _parse(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             self._quarantine(path)
             return None
         for blob, size in record.blobs():
@@ -147,9 +148,11 @@ class Store:
         try:
             for blob, data in blobs.items():
                 path = self._blob_path(blob)
-                if not (path.is_file() and path.stat().st_size == len(data)):
-                    write_atomically(path, data)
-            write_atomically(self._record_path(key), json.dumps(asdict(record)).encode())
+                if path.is_file() and path.stat().st_size == len(data):
+                    self._touch(path)  # so that an eviction that runs now sees that it is wanted again
+                else:
+                    write_atomically(path, data, private=True)
+            write_atomically(self._record_path(key), json.dumps(asdict(record)).encode(), private=True)
         except OSError as error:
             raise CacheError(
                 f"the stage cache {self.root} cannot be written: {error.strerror or error}",
@@ -182,15 +185,18 @@ class Store:
 
     def last_parts(self, stage: str) -> dict[str, Any] | None:
         """Parts of the key that a stage had when it last ran; ``stage`` is any text that names it."""
+        path = self._stage_path(stage)
         try:
-            return cast("dict[str, Any]", json.loads(self._stage_path(stage).read_bytes()))
-        except (OSError, ValueError):
+            parts = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
             return None
+        self._touch(path)
+        return parts if isinstance(parts, dict) else None
 
     def remember_parts(self, stage: str, parts: Mapping[str, Any]) -> None:
         """Keep the parts of a stage's key for the next ``last_parts``."""
         try:
-            write_atomically(self._stage_path(stage), json.dumps(parts).encode())
+            write_atomically(self._stage_path(stage), json.dumps(parts).encode(), private=True)
         except OSError:
             return  # only the explanation suffers
 
@@ -199,39 +205,105 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
+        return sum(file.size_bytes for file in self._files())
+
+    def _files(self) -> list[_File]:
+        found = []
+        for path in self.root.rglob("*"):
+            try:
+                info = path.lstat()
+            except OSError:
+                continue  # another process was faster
+            if stat.S_ISREG(info.st_mode):
+                found.append(_File(path, info.st_size, info.st_mtime))
+        return found
 
     def evict(self) -> int:
-        """Delete the least recently used entries if the folder is over its limit.
+        """Delete the least recently used entries if the folder is over its limit, and what belongs to none.
 
         Returns:
             Bytes freed.
         """
-        total = self.size_bytes()
+        started = time.time()
+        files = self._files()
+        total = sum(file.size_bytes for file in files)
         if total <= self.limit_bytes:
             return 0
-        records = sorted((self.root / "records").rglob("*.json"), key=lambda path: path.stat().st_mtime)
-        needed: dict[str, int] = {}
-        sizes: dict[str, int] = {}
-        contents: dict[Path, list[str]] = {}
-        for path in records:
-            try:
-                raw = json.loads(path.read_bytes())
-                blobs = {item["blob"]: int(item["size_bytes"]) for item in (*raw["outputs"], *raw["files"])}
-            except (OSError, ValueError, KeyError, TypeError):
-                blobs = {}
-            contents[path] = list(blobs)
-            sizes.update(blobs)
-            for blob in blobs:
-                needed[blob] = needed.get(blob, 0) + 1
-        goal, freed = total - int(self.limit_bytes * _LOW_WATER), 0
-        for path in records:
+        goal = total - int(self.limit_bytes * _LOW_WATER)
+        folders = {name: self.root / name for name in ("records", "blobs", "quarantine", "stages")}
+        by_folder = {
+            name: sorted((file for file in files if folder in file.path.parents), key=lambda file: file.used)
+            for name, folder in folders.items()
+        }
+        records = [file for file in by_folder["records"] if file.path.suffix == ".json"]
+        contents = {file.path: _blobs_of(file.path) for file in records}
+        needed = Counter(blob for blobs in contents.values() for blob in blobs)
+        blobs = {file.path.name: file for file in by_folder["blobs"]}
+
+        freed = sum(_delete(file) for file in by_folder["quarantine"])
+        for file in files:
+            orphan = folders["blobs"] in file.path.parents and not needed[file.path.name]
+            if (orphan or file.path.name.startswith(TEMPORARY_PREFIX)) and file.used < started - _STALE_S:
+                freed += _delete(file)
+        newest = 0.0
+        for record in records:
             if freed >= goal:
                 break
-            path.unlink(missing_ok=True)  # the record goes first: no reader is sent to a blob that is gone
-            for blob in contents[path]:
+            freed += _delete(record)  # before its blobs: no reader is sent to a blob that is gone
+            newest = record.used
+            for blob in contents[record.path]:
                 needed[blob] -= 1
-                if needed[blob] == 0:
-                    self._blob_path(blob).unlink(missing_ok=True)
-                    freed += sizes[blob]
-        return freed
+                if not needed[blob] and blob in blobs:
+                    freed += _delete(blobs[blob], unless_used_since=started)
+        # Why a stage would run again is not worth keeping for longer than what it made.
+        return freed + sum(_delete(file) for file in by_folder["stages"] if file.used < newest)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of the store as it was found; ``used`` is its own last-used stamp."""
+
+    path: Path
+    size_bytes: int
+    used: float
+
+
+def _delete(file: _File, *, unless_used_since: float | None = None) -> int:
+    """Bytes freed by deleting a file: none if it cannot be, or is gone."""
+    try:
+        if unless_used_since is not None and file.path.stat().st_mtime >= unless_used_since:
+            return 0
+        file.path.unlink()
+    except OSError:
+        return 0
+    return file.size_bytes
+
+
+def _parse(data: bytes) -> Record:
+    """Read a record.
+
+    Raises:
+        ValueError, TypeError, KeyError, RecursionError: it is none; nothing in it is trusted.
+    """
+    raw = json.loads(data)
+    record = Record(
+        outputs=tuple(StoredOutput(**output) for output in raw["outputs"]),
+        files=tuple(StoredFile(**file) for file in raw["files"]),
+        seconds=float(raw["seconds"]),
+        created=float(raw["created"]),
+    )
+    for blob, size in record.blobs():
+        if re.fullmatch(r"[0-9a-f]{64}", blob) is None or type(size) is not int:
+            raise ValueError("a record must name blobs by sha256 and give their lengths")
+    if any(output.kind not in KINDS or not isinstance(output.digest, str) for output in record.outputs):
+        raise ValueError("a record must say how its outputs are read")
+    if not all(isinstance(file.name, str) for file in record.files):
+        raise ValueError("a record must name its files")
+    return record
+
+
+def _blobs_of(path: Path) -> set[str]:
+    try:
+        return {blob for blob, _ in _parse(path.read_bytes()).blobs()}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return set()

@@ -24,11 +24,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write ``data`` so that ``path`` holds either its old or its new content, whatever happens.
 
     Folders on the way are made. A new file has the permissions that any program's new file would have there. What is
     no regular file, such as a pipe or ``/dev/stdout``, is written to and not replaced.
+
+    Args:
+        path: where to.
+        data: what.
+        private: let nobody but the user read it.
 
     Raises:
         OSError: it could not be written; nothing of it is left.
@@ -41,7 +46,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
