@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from photokeep_nodes.errors import CacheError
 from photokeep_nodes.files import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -238,17 +238,23 @@ Store(pathlib.Path({root!r})).put({key!r}, record, Slow({{sha(data): data for da
 """
 
 
-def spawn(code: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def spawned(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has said it is ready; killed at the end of the block."""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "now\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_writer_killed_before_the_record_leaves_no_half_entry(store: Store, after: int) -> None:
-    with spawn(WRITER.format(after=after, root=str(store.root), key=key(1))) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "now\n"
-        writer.kill()
+    with spawned(WRITER.format(after=after, root=str(store.root), key=key(1))) as writer:
+        pass
     assert writer.returncode == -signal.SIGKILL
     assert len([path for path in (store.root / "blobs").rglob("*") if path.is_file()]) == after
     assert store.get(key(1)) is None
@@ -273,13 +279,10 @@ for number in itertools.count():
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_whatever_a_killed_writer_left_is_whole(store: Store) -> None:
     for delay in (0.02, 0.05, 0.11):
-        with spawn(BUSY.format(root=str(store.root), keys=1000)) as writer:
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            while not list((store.root / "records").rglob("*.json")):
+        with spawned(BUSY.format(root=str(store.root), keys=1000)) as writer:
+            while writer.poll() is None and not list((store.root / "records").rglob("*.json")):
                 time.sleep(0.005)
             time.sleep(delay)
-            writer.kill()
     found = [store.get(path.stem) for path in (store.root / "records").rglob("*.json")]
     assert found
     for record in found:
@@ -294,14 +297,9 @@ def test_two_processes_and_an_eviction_on_one_folder(store: Store) -> None:
     """Readers get whole entries or none, never an error that is not a CacheError."""
     store.limit_bytes = 600_000
     seen = 0
-    with (
-        spawn(BUSY.format(root=str(store.root), keys=4)) as one,
-        spawn(BUSY.format(root=str(store.root), keys=4)) as two,
-    ):
-        for writer in (one, two):
-            assert writer.stdout is not None
-            writer.stdout.readline()
-        for _ in range(60):
+    code = BUSY.format(root=str(store.root), keys=4)
+    with spawned(code) as one, spawned(code) as two:
+        for turn in range(5000):
             for number in range(4):
                 record = store.get(key(number))
                 for blob, size in record.blobs() if record is not None else ():
@@ -310,8 +308,10 @@ def test_two_processes_and_an_eviction_on_one_folder(store: Store) -> None:
                         seen += 1
             store.evict()
             store.size_bytes()
-        one.kill()
-        two.kill()
+            if turn >= 50 and seen:
+                break
+        assert one.poll() is None
+        assert two.poll() is None
     assert seen
     assert quarantined(store) == []
 
