@@ -149,6 +149,7 @@ class PoolEngine:
         sources = {source.key: source for source in lease.sources}
         request = Request(tuple(sources.values()), ledger, lease.working_bytes, threading.get_ident())
         ticket = next(self._tickets)
+        self._collect_lost()  # before the queue decides: for a lost lease of this thread it would be a nested request
         try:
             while True:
                 try:

@@ -45,7 +45,7 @@ class LruPolicy:
         """See `EvictionPolicy`."""
         chosen: list[Candidate] = []
         surplus = -need_bytes
-        for candidate in sorted(candidates, key=lambda each: each.last_used):
+        for candidate in sorted(candidates, key=lambda each: (each.last_used, each.key)):
             if surplus >= 0:
                 break
             chosen.append(candidate)

@@ -254,12 +254,14 @@ class Departure:
         resident: what leaves its accelerator; where it and ``surplus`` are None, the entry's master leaves RAM.
         home: the master the resident's pointers return to; None where its weights are to be dropped.
         surplus: a second module over the master that nobody needs any longer.
+        spent: the module that was dropped, kept until the lock is open again.
     """
 
     entry: Entry
     resident: Resident | None = None
     home: Master | None = None
     surplus: Instance | None = None
+    spent: Instance | None = None
 
 
 @dataclass(slots=True)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from .vram_manager import VramPool
 
 _POISON = 0xA5
 
@@ -99,3 +103,45 @@ class SimulatedDevice:
     def empty_cache(self) -> None:
         """See `Device`; there is no cache, so only the calls are counted."""
         self.emptied += 1
+
+
+def audit(pool: VramPool, *, resting: bool = True) -> list[str]:
+    """Check a pool's books against each other and against its simulated devices.
+
+    Args:
+        pool: its accelerators are `SimulatedDevice`.
+        resting: whether nothing is on its way; then the charges have to equal what is really there (I4).
+    Returns:
+        What is wrong, one line each.
+    """
+    problems: list[str] = []
+    with pool._lock:
+        state = pool._state
+        entries = [*state.entries.values(), *state.detached]
+        for ledger in state.ledgers.values():
+            used, committed, budget = ledger.used_bytes, ledger.committed_bytes, ledger.budget_bytes
+            if not ledger.overdrawn and max(used, committed) > budget:
+                problems.append(f"I1 {ledger.place}: used {used}, committed {committed}, budget {budget}")
+            known = {grant.working for grant in state.grants if grant.working and grant.ledger is ledger}
+            if ledger.is_host:
+                known |= {each.charge for each in entries if each.master is not None or each.loading is not None}
+            else:
+                known |= {each.residents[ledger].charge for each in entries if ledger in each.residents}
+            if known != ledger.charges:
+                problems.append(f"I6 {ledger.place}: {len(ledger.charges)} charges, {len(known)} holders")
+            if resting and isinstance(ledger.device, SimulatedDevice):
+                weights = sum(each.residents[ledger].charge.held for each in entries if ledger in each.residents)
+                if weights != ledger.device.live_bytes:
+                    problems.append(f"I4 {ledger.place}: {weights} charged, {ledger.device.live_bytes} there")
+        for entry in entries:
+            there = sum(storage.nbytes() for storage in entry.master.storages) if entry.master else 0
+            if resting and entry.charge.held != there:
+                problems.append(f"I4 {entry.key}: {entry.charge.held} charged in RAM, {there} there")
+            pins = {grant for each in entry.residents.values() for grant in each.grants} | entry.transit
+            if not pins <= state.grants:
+                problems.append(f"I6 {entry.key}: pinned by a lease that is over")
+            if resting and (entry.transit or entry.in_flight or entry.blank):
+                problems.append(f"I6 {entry.key}: left on its way")
+        if resting and (state.departures or pool._queue.waiters):
+            problems.append("I6: evictions or requests were left behind")
+    return problems

@@ -1,6 +1,10 @@
 """Every change of the pool's records. All methods run under the pool's lock; none blocks, loads or copies.
 
 `VramPool` holds the lock, does the waiting and the work outside of it, and comes back here to say how it went.
+
+An exception raised out of thin air in the middle of a change (a signal handler's KeyboardInterrupt in the main thread)
+is provided for where that is cheap: taking back a grant may be repeated, and admitting one is undone. Outside the lock,
+where all the time is spent, it may come at any point.
 """
 
 from __future__ import annotations
@@ -91,8 +95,16 @@ class PoolState:
         """Grant ``request`` and promise it the bytes it needs, of which evicting ``victims`` frees a part."""
         for victim in victims:
             self.evict(victim)
+        grant = Grant(request.thread, self.clock(), request.ledger)
+        try:
+            self._admit(grant, request)
+        except BaseException:
+            self.release(grant)
+            raise
+        return grant
+
+    def _admit(self, grant: Grant, request: Request) -> None:
         ledger = request.ledger
-        grant = Grant(request.thread, self.clock(), ledger)
         self.grants.add(grant)
         self.tick += 1
         if request.working_bytes:
@@ -103,26 +115,25 @@ class PoolState:
             if entry is None:
                 entry = self.entries[source.key] = Entry(source.key, self.size_of(source))
             resident = entry.residents.get(ledger) or self._begin_arrival(grant, entry)
+            grant.residents += (resident,)
             if resident.phase is Phase.ARRIVING:
                 entry.transit.add(grant)
             else:
                 self.counters.hits += 1
             resident.grants.add(grant)
             resident.last_used = entry.last_used = self.tick
-            grant.residents += (resident,)
-        return grant
 
     def _begin_arrival(self, grant: Grant, entry: Entry) -> Resident:
         ledger = grant.ledger
         if entry.master is None and entry.loading is None:
-            entry.loading = Flight(self.lock)
             grant.loads += (entry,)
+            entry.loading = Flight(self.lock)
             self._promise(grant, self.ram, entry.charge, entry.n_bytes)
         resident = Resident(entry, ledger, entry.charge if ledger.is_host else Charge(), Flight(self.lock))
+        grant.arrivals += (resident,)
+        entry.residents[ledger] = ledger.residents[entry.key] = resident
         if not ledger.is_host:
             self._promise(grant, ledger, resident.charge, entry.n_bytes)
-        entry.residents[ledger] = ledger.residents[entry.key] = resident
-        grant.arrivals += (resident,)
         return resident
 
     def _promise(self, grant: Grant, ledger: Ledger, charge: Charge, n_bytes: int) -> None:
@@ -229,8 +240,6 @@ class PoolState:
 
         What it was bringing failed if ``grant.failure`` says so; the rest is given up, so that who waits takes over.
         """
-        grant.released = True
-        self.grants.discard(grant)
         if grant.working is not None:
             grant.ledger.charges.discard(grant.working)
         for entry in grant.loads:
@@ -251,6 +260,8 @@ class PoolState:
             if entry.transit or entry.stale or grant.arrivals:
                 entry.transit.discard(grant)
                 self.tidy(entry)
+        self.grants.discard(grant)
+        grant.released = True  # last: until then the lease's finalizer would do all this again
         if grant.ledger.overdrawn or self.ram.overdrawn:
             self.shrink(grant.ledger)
             self.shrink(self.ram)
@@ -264,7 +275,8 @@ class PoolState:
 
     def _remove(self, resident: Resident) -> None:
         entry, ledger = resident.entry, resident.ledger
-        del entry.residents[ledger]
+        if entry.residents.get(ledger) is resident:
+            del entry.residents[ledger]
         if ledger.residents.get(entry.key) is resident:
             del ledger.residents[entry.key]
         if not ledger.is_host:
@@ -304,13 +316,13 @@ class PoolState:
             self._remove(resident)
             if resident.instance is not None and departure.home is not None and entry.master is departure.home:
                 self._keep_warm(entry, resident.instance)
-        else:
+        elif entry.charge.leaving:
+            if (warm := entry.residents.get(self.ram)) is not None:
+                departure.spent = warm.instance  # the module is freed with the departure, outside the lock
+                self._remove(warm)
             entry.master = None
             self.ram.charges.discard(entry.charge)
             entry.charge = Charge()
-            if (warm := entry.residents.get(self.ram)) is not None:
-                departure.surplus = warm.instance  # the module is freed with the departure, outside the lock
-                self._remove(warm)
         self.tidy(entry)
 
     def shrink(self, ledger: Ledger, n_bytes: int = 0) -> int:

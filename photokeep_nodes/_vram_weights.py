@@ -8,6 +8,7 @@ under a lease, so the device's copy holds nothing new (diffusers' group offloadi
 from __future__ import annotations
 
 import copy
+import traceback
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -96,11 +97,21 @@ class Instance:
             tensor.data = torch.empty(0, dtype=tensor.dtype)
 
     def clone(self, master: Master) -> Instance:
-        """Build a second module over the same master; no weights are copied."""
+        """Build a second module over the same master; no weights are copied.
+
+        Raises:
+            VramError: the module, or a hook somebody put on it, cannot be copied.
+        """
         with torch.inference_mode(mode=False):
             twins = [_twin(tensor, view) for tensor, view in zip(self.tensors, master.views, strict=True)]
             memo: dict[int, object] = {id(old): new for old, new in zip(self.tensors, twins, strict=True)}
-            return Instance(copy.deepcopy(self.module, memo), twins)
+            try:
+                return Instance(copy.deepcopy(self.module, memo), twins)
+            except (TypeError, RuntimeError, AttributeError) as error:
+                raise VramError(
+                    f"{type(self.module).__name__} cannot be used on a second device at the same time: {error}",
+                    hint="Wait until it is no longer in use on the first one.",
+                ) from error
 
 
 def _twin(tensor: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
@@ -158,8 +169,10 @@ def upload(master: Master, device: Device) -> list[torch.UntypedStorage]:
         for source in master.storages:
             storages.append(device.allocate(source.nbytes()))
             device.copy(source, storages[-1])
-    except BaseException:
-        # The traceback keeps this frame alive, and with it the list: empty it, or the memory outlives the failure.
+    except BaseException as error:
+        # The traceback keeps this frame alive, with the list, and the device's, with its arguments: empty them, or the
+        # memory outlives the failure for as long as somebody looks at it.
+        traceback.clear_frames(error.__traceback__)
         device.free(storages)
         raise
     return storages

@@ -151,8 +151,8 @@ class VramPool(PoolEngine):
         if place == HOST:
             self._ram_bytes = n_bytes = default_ram_budget_bytes() if n_bytes is None else n_bytes
         ledger = self._state.ledgers.get(place)
-        if ledger is None:
-            return  # applies when the device is first used
+        if ledger is None or ledger.budget_bytes == n_bytes:
+            return  # applies when the device is first used; or nothing changes, and callers may say so often
         if n_bytes is None and ledger.device is not None:
             n_bytes = ledger.device.capacity_bytes()
         with self._lock:
