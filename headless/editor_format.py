@@ -82,6 +82,51 @@ def widget_values(node: EditorNode, schema: NodeSchema) -> dict[str, Any]:
     return values
 
 
+def with_widget_value(
+    raw: Mapping[str, Any], node_id: str, schema: NodeSchema, name: str, value: Any
+) -> dict[str, Any]:
+    """The editor's graph with one widget set, so that a result opened in the editor shows what was run.
+
+    Left as it is where the file says something else than a place among its widgets: a link into the widget, a node
+    within a subgraph, places of forced inputs from old files.
+
+    Args:
+        raw: the graph; not changed.
+        node_id: the node.
+        schema: its class.
+        name: the widget's input.
+        value: as the widget holds it.
+    """
+    return {
+        **raw,
+        "nodes": [
+            _with_widget_value(node, schema, name, value)
+            if isinstance(node, dict) and str(node.get("id")) == node_id
+            else node
+            for node in raw.get("nodes", ())
+        ],
+    }
+
+
+def _with_widget_value(node: dict[str, Any], schema: NodeSchema, name: str, value: Any) -> dict[str, Any]:
+    sockets = node.get("inputs") or ()
+    if any(isinstance(each, dict) and each.get("name") == name and each.get("link") is not None for each in sockets):
+        return node
+    changed = dict(node)
+    if isinstance(named := node.get("widgets_values_named"), dict):
+        changed["widgets_values_named"] = {**named, name: value}
+    saved = node.get("widgets_values")
+    if isinstance(saved, dict):
+        changed["widgets_values"] = {**saved, name: value}
+    elif isinstance(saved, list) and _without_forced(saved, schema) == saved:
+        position = 0
+        for widget in schema.widgets:
+            if widget.name == name and position < len(saved):
+                changed["widgets_values"] = [*saved[:position], value, *saved[position + 1 :]]
+            position += 1 + widget.control_slots
+    return changed
+
+
 def _without_forced(saved: list[Any], schema: NodeSchema) -> list[Any]:
     """Drop the places that files from before frontend 1.16 have for inputs that are forced to be sockets."""
     forced: list[bool] = []

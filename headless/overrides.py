@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from .editor_format import with_widget_value
 from .graph import Problem, Workflow, WorkflowNode, id_key, invalid, printable, shown
 from .host_nodes import unknown_class_hint
 from .validation import as_number, closest
@@ -49,19 +50,23 @@ def apply_overrides(workflow: Workflow, settings: Sequence[str], schemas: Mappin
             problems.append(refused.problem)
     if problems:
         raise invalid(problems, "The settings cannot be applied")
-    return with_values(workflow, values)
+    return _with_values(workflow, values, schemas)
 
 
-def with_values(workflow: Workflow, values: Sequence[tuple[str, str, Any]]) -> Workflow:
+def _with_values(
+    workflow: Workflow, values: Sequence[tuple[str, str, Any]], schemas: Mapping[str, NodeSchema]
+) -> Workflow:
     """A workflow with (node id, input name, value) set; links into those inputs, broken ones too, are gone."""
-    nodes = dict(workflow.nodes)
+    nodes, graph = dict(workflow.nodes), workflow.editor_graph
     for node_id, name, value in values:
         node = nodes[node_id]
         dropped = {key: reason for key, reason in node.dropped.items() if key != name}
         nodes[node_id] = replace(node, inputs={**node.inputs, name: value}, dropped=dropped)
+        if graph is not None:
+            graph = with_widget_value(graph, node_id, schemas[node.class_type], name, value)
     mended = {(node_id, name) for node_id, name, _ in values}
     problems = tuple(each for each in workflow.problems if (each.node_id, each.input) not in mended)
-    return replace(workflow, nodes=nodes, problems=problems)
+    return replace(workflow, nodes=nodes, editor_graph=graph, problems=problems)
 
 
 def input_stages(plan_or_workflow: Plan | Workflow, schemas: Mapping[str, NodeSchema]) -> list[tuple[str, str]]:
@@ -88,7 +93,7 @@ def feed_photo(workflow: Workflow, photo: str, schemas: Mapping[str, NodeSchema]
     """
     places = input_stages(workflow, schemas)
     if len(places) == 1:
-        return with_values(workflow, [(*places[0], photo)])
+        return _with_values(workflow, [(*places[0], photo)], schemas)
     if not places:
         loaders = [schema.display_name for schema in schemas.values() if schema.file_inputs]
         hint = f"Add a node that does: {', '.join(loaders[:5])}." if loaders else ""

@@ -126,6 +126,13 @@ def test_set_changes_a_value_by_title(shell):
     assert done.returncode == 0, done.stderr
     with Image.open(shell.folder / "output" / "a_restored.webp") as result:
         assert result.size == (72, 72)
+    done = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=1.5")
+    with Image.open(shell.folder / "output" / "a_restored.png") as result:
+        prompt, graph = json.loads(result.info["prompt"]), json.loads(result.info["workflow"])
+    assert (prompt["1"]["inputs"]["photo"], prompt["7"]["inputs"]["scale"]) == ("a.png", 1.5)
+    # Opened in the editor, the result shows what was run.
+    widgets = {node["id"]: node.get("widgets_values") for node in graph["nodes"]}
+    assert (widgets[1][0], widgets[7][0]) == ("a.png", 1.5)
     bad = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=99", "--set", "Upscale.tile=x")
     assert bad.returncode == 2
     assert "Upscale" in bad.stderr

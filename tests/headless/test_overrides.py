@@ -255,3 +255,29 @@ def test_without_a_load_node_or_with_several_the_user_is_told():
     several = parse_workflow({str(i): {"class_type": "Load", "inputs": {"photo": "anna.png"}} for i in (1, 2)}, SCHEMAS)
     with pytest.raises(WorkflowInvalidError, match=r"several_input_nodes: 2 inputs .* --set 1.photo=PATH"):
         feed_photo(several, "x.png", SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [
+        ([4, "fixed", "old", "image"], [7, "fixed", "old", "image"]),  # the seed's control widget keeps its place
+        ({"seed": 4, "name": "old"}, {"seed": 7, "name": "old"}),
+        ([], []),
+    ],
+)
+def test_the_editors_graph_shows_the_new_value(saved, expected):
+    class Seeded:
+        RETURN_TYPES = ()
+        OUTPUT_NODE = True
+        FUNCTION = "run"
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {"seed": ("INT", {"default": 0, "max": 99}), "name": ("STRING", {"default": ""})}}
+
+    schemas = schemas_of({"Seeded": Seeded})
+    graph = {"nodes": [{"id": 5, "type": "Seeded", "mode": 0, "widgets_values": saved}], "links": [], "version": 0.4}
+    workflow = parse_workflow(graph, schemas)
+    changed = apply_overrides(workflow, ["5.seed=7"], schemas)
+    assert changed.editor_graph["nodes"][0]["widgets_values"] == expected
+    assert graph["nodes"][0]["widgets_values"] == saved
