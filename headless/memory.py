@@ -17,7 +17,8 @@ _INTERVAL_S = 0.02
 class PeakMemory:
     """Watches memory for the duration of a ``with`` body.
 
-    On a CUDA device torch counts for us; elsewhere the process's resident set is sampled fifty times a second.
+    On CUDA devices torch counts for us, and each one's own peak is added up; elsewhere the process's resident set is
+    sampled fifty times a second.
 
     Attributes:
         peak_bytes: the highest value seen.
@@ -40,7 +41,8 @@ class PeakMemory:
         if _cuda_in_use():
             import torch
 
-            torch.cuda.reset_peak_memory_stats()
+            for index in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(index)
         self._sample()
         self._thread.start()
         return self
@@ -54,7 +56,8 @@ class PeakMemory:
         if _cuda_in_use():
             import torch
 
-            self.peak_bytes = int(torch.cuda.max_memory_allocated())
+            devices = range(torch.cuda.device_count())
+            self.peak_bytes = sum(int(torch.cuda.max_memory_allocated(index)) for index in devices)
 
 
 def _cuda_in_use() -> bool:

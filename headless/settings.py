@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from photokeep_nodes import host
 from photokeep_nodes.errors import PhotokeepError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -25,15 +32,16 @@ def parse_size(text: str) -> int:
     Raises:
         SettingError: it is no size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, flags=re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
+    match = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", text, flags=re.IGNORECASE | re.ASCII)
+    n_bytes = 0 if match is None else int(Fraction(match[1]) * _UNITS[match[2].lower()])
+    if n_bytes < 1:
         raise SettingError(f"{text!r} is no size", hint="Write it like 8G, 512M or 12.5GiB.")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return n_bytes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Defaults that the command line can override.
+    """Defaults that the command line can override. A variable that is set to nothing counts as not set.
 
     Attributes:
         device: PHOTOKEEP_DEVICE: "auto", "cpu" or "cuda:N".
@@ -56,14 +64,23 @@ class Settings:
         Raises:
             SettingError: one of them cannot be understood.
         """
-        budget = os.environ.get("PHOTOKEEP_VRAM_BUDGET")
         return cls(
-            device=check_device(os.environ.get("PHOTOKEEP_DEVICE", "auto")),
-            vram_budget_bytes=None if budget is None else parse_size(budget),
+            device=_variable("PHOTOKEEP_DEVICE", check_device) or "auto",
+            vram_budget_bytes=_variable("PHOTOKEEP_VRAM_BUDGET", parse_size),
             cache_dir=host.cache_dir(),
-            cache_limit_bytes=parse_size(os.environ.get("PHOTOKEEP_CACHE_LIMIT", "20G")),
-            output_dir=Path(os.environ.get("PHOTOKEEP_OUTPUT", "output")),
+            cache_limit_bytes=_variable("PHOTOKEEP_CACHE_LIMIT", parse_size) or 20 * 2**30,
+            output_dir=_variable("PHOTOKEEP_OUTPUT", lambda text: Path(text).expanduser()) or Path("output"),
         )
+
+
+def _variable(name: str, read: Callable[[str], T]) -> T | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        return read(text)
+    except SettingError as error:
+        raise SettingError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def check_device(name: str) -> str:
@@ -72,6 +89,6 @@ def check_device(name: str) -> str:
     Raises:
         SettingError: it is not.
     """
-    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is None:
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name, flags=re.ASCII) is None:
         raise SettingError(f"{name!r} is no device", hint="Use auto, cpu, cuda or cuda:N.")
     return name
