@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -483,11 +484,22 @@ def server() -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
+            if self.path == "/endless":
+                self.send_endlessly()
+                return
             status, length, body = pages.get(self.path, (404, None, b"not here"))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body) if length is None else length))
             self.end_headers()
             self.wfile.write(body)
+
+        def send_endlessly(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for _ in range(1000):
+                    self.wfile.write(b"x" * 65536)
+                asked.append("sent everything")
 
         def log_message(self, *_: object) -> None:
             return
@@ -565,6 +577,15 @@ def test_a_transfer_that_breaks_off_leaves_nothing(published: ModelSpec, server:
     with pytest.raises(WeightsError, match=r"could not download|sent other bytes"):
         weights.fetch(published, progress=False)
     assert kept(tmp_path) == []
+
+
+def test_a_server_that_does_not_stop_is_left(published: ModelSpec, server: Server, tmp_path: Path) -> None:
+    """It would fill the disk."""
+    file = replace(published.weights[0], origin=Download("small.pth", f"{server.url}/endless"))
+    with pytest.raises(WeightsCorruptError, match="sent other bytes"):
+        weights.fetch(replace(published, weights=(file,)), progress=False)
+    assert kept(tmp_path) == []
+    assert server.asked == ["/endless"]
 
 
 def test_a_page_that_is_not_there(published: ModelSpec, server: Server, tmp_path: Path) -> None:
