@@ -86,7 +86,7 @@ class PoolEngine:
         if place is None:
             place = self._default = self._default or best_device()
         ledger = self._state.ledgers.get(place) or self._ledger(place)
-        grant = lease._grant = Grant(threading.get_ident(), self._clock(), ledger)
+        grant = lease._grant = Grant(threading.current_thread(), self._clock(), ledger)
         with self._lock:
             # Nobody overtakes the queue on this path.
             ready = not self._queue.waiters and self._state.grant_hot(grant, lease.sources, lease.working_bytes)
@@ -147,7 +147,7 @@ class PoolEngine:
         started = self._clock()
         patience = Patience(lease, self._clock)
         sources = {source.key: source for source in lease.sources}
-        request = Request(tuple(sources.values()), ledger, lease.working_bytes, threading.get_ident())
+        request = Request(tuple(sources.values()), ledger, lease.working_bytes, threading.current_thread())
         ticket = next(self._tickets)
         self._collect_lost()  # before the queue decides: for a lost lease of this thread it would be a nested request
         try:
@@ -273,6 +273,7 @@ class PoolEngine:
         with self._lock:
             if not state.weigh(grant, resident.ledger, resident.charge, master.n_bytes):
                 raise AskAgainError
+            self._queue.advance()  # a model smaller than thought leaves room
         self._fund(grant)
         with self._blaming(grant, entry):
             self._promote(resident, master)
@@ -300,7 +301,7 @@ class PoolEngine:
         self._fund(grant)
         with self._lock:
             self._state.land_load(entry, master, instance, self._clock() - started)
-            self._queue.advance()  # a model smaller than thought leaves room
+            self._queue.advance()  # here too, on the host
 
     def _promote(self, resident: Resident, master: Master) -> None:
         instance, device = resident.instance, resident.ledger.device

@@ -112,10 +112,13 @@ class AdmissionQueue:
         """
         state, request = self._state, waiter.request
         needs = self._needs(request)
-        waiter.touches = frozenset(needs or (request.ledger, state.ram))
         if needs is None:
+            waiter.waits_for = frozenset((request.ledger, state.ram))
             return False
-        nested = any(grant.thread == request.thread for grant in state.grants)
+        waiter.waits_for = frozenset(
+            each for each, n_bytes in needs.items() if each.committed_bytes + n_bytes > each.budget_bytes
+        )
+        nested = any(grant.thread is request.thread for grant in state.grants)
         victims = self._victims(request, needs)
         if victims is None:
             if nested:
@@ -126,8 +129,9 @@ class AdmissionQueue:
             if not state.grants:
                 raise self._exhausted(request, request.ledger, needs[request.ledger])  # nobody to wait for
             return False
-        rivals = [other for other in blocked if other.touches & waiter.touches]
+        rivals = [other for other in blocked if other.waits_for & needs.keys()]
         if rivals and not nested and (victims or any(rival.bypassed >= BYPASS_LIMIT for rival in rivals)):
+            waiter.waits_for |= frozenset().union(*(rival.waits_for & needs.keys() for rival in rivals))
             return False
         for rival in rivals:
             rival.bypassed += 1

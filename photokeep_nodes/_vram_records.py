@@ -203,8 +203,8 @@ class Grant:
         "working",
     )
 
-    def __init__(self, thread: int, since: float, ledger: Ledger) -> None:
-        self.thread = thread
+    def __init__(self, thread: threading.Thread, since: float, ledger: Ledger) -> None:
+        self.thread = thread  # the object, not its number: that is given anew once a thread has ended
         self.since = since
         self.ledger = ledger
         self.residents: tuple[Resident, ...] = ()
@@ -223,7 +223,7 @@ class Request:
     sources: tuple[ModelSource, ...]
     ledger: Ledger
     working_bytes: int
-    thread: int
+    thread: threading.Thread
 
 
 @dataclass(eq=False, slots=True)
@@ -233,7 +233,7 @@ class Waiter:
     Attributes:
         ticket: order of arrival; kept when the request has to ask again.
         turn: its own condition.
-        touches: the ledgers it competes for.
+        waits_for: the ledgers it is blocked on.
         bypassed: how many later requests were let past it.
     """
 
@@ -242,7 +242,7 @@ class Waiter:
     turn: threading.Condition
     grant: Grant | None = None
     error: VramError | None = None
-    touches: frozenset[Ledger] = frozenset()
+    waits_for: frozenset[Ledger] = frozenset()
     bypassed: int = 0
 
 

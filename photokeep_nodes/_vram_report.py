@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,10 @@ def snapshot(ledgers: Iterable[Ledger], entries: Iterable[Entry], counters: Coun
     Returns:
         ``{"tiers": {place: {...}}, "models": [...], "counters": {...}}``, all JSON-able. The host's tier is "cpu".
     """
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
     entries = list(entries)
     return {
         "tiers": {str(ledger.place): _tier(ledger, entries) for ledger in ledgers},
-        "models": [_model(entry, names, now) for entry in entries],
+        "models": [_model(entry, now) for entry in entries],
         "counters": asdict(counters),
     }
 
@@ -44,7 +42,7 @@ def _tier(ledger: Ledger, entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-def _model(entry: Entry, names: dict[int | None, str], now: float) -> dict[str, Any]:
+def _model(entry: Entry, now: float) -> dict[str, Any]:
     holders = {grant: str(each.ledger.place) for each in entry.residents.values() for grant in each.grants}
     return {
         "key": entry.key,
@@ -57,14 +55,14 @@ def _model(entry: Entry, names: dict[int | None, str], now: float) -> dict[str, 
             str(each.ledger.place): {"phase": each.phase.value, "since_s": now - each.since if each.since else 0.0}
             for each in entry.residents.values()
         },
-        "leases": [_holder(grant, place, names, now) for grant, place in holders.items()],
+        "leases": [_holder(grant, place, now) for grant, place in holders.items()],
     }
 
 
-def _holder(grant: Grant, place: str, names: dict[int | None, str], now: float) -> dict[str, Any]:
+def _holder(grant: Grant, place: str, now: float) -> dict[str, Any]:
     return {
         "place": place,
-        "thread": names.get(grant.thread, f"thread {grant.thread}"),
+        "thread": grant.thread.name,
         "held_s": now - grant.since,
         "working_bytes": grant.working.held if grant.working else 0,
     }

@@ -1,0 +1,647 @@
+"""The pool under several threads, interrupts at every line, and forks. Names in brackets are the invariants."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import random
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+import torch
+from torch import nn
+
+from photokeep_nodes import _vram_engine, _vram_lease, _vram_weights, vram_manager
+from photokeep_nodes._vram_queue import BYPASS_LIMIT
+from photokeep_nodes._vram_simulated import SimulatedDevice, audit
+from photokeep_nodes.errors import (
+    LeaseNestedError,
+    LeaseTimeoutError,
+    PhotokeepError,
+    PoolClosedError,
+    VramError,
+    WeightsMissingError,
+)
+from photokeep_nodes.vram_manager import ModelSource, VramPool
+
+GPU = torch.device("cuda", 0)
+OTHER = torch.device("cuda", 1)
+CPU = torch.device("cpu")
+UNIT = 1024
+LONG_S = 20.0  # no test waits this long unless it is about to fail
+
+
+class Source:
+    """A model of ``units`` KiB whose load can be held up or made to fail; notices if two loads overlap."""
+
+    def __init__(self, key: str, units: int = 1, *, held: bool = False) -> None:
+        self.key = key
+        self.weight_bytes = units * UNIT
+        self.loads = 0
+        self.overlapped = False
+        self.error: BaseException | None = None
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+        self._busy = threading.Lock()
+        if not held:
+            self.may_end.set()
+
+    def load(self) -> nn.Module:
+        if not self._busy.acquire(blocking=False):
+            self.overlapped = True
+            raise AssertionError("two loads at once")
+        try:
+            self.loads += 1
+            self.began.set()
+            assert self.may_end.wait(LONG_S)
+            if self.error is not None:
+                raise self.error
+            module = nn.Module()
+            module.weight = nn.Parameter(torch.full((self.weight_bytes // 4,), float(len(self.key))))
+            return module.eval()
+        finally:
+            self._busy.release()
+
+
+def new_pool(vram: int, ram: int = 1000) -> tuple[VramPool, SimulatedDevice]:
+    devices = {place: SimulatedDevice(1000 * UNIT) for place in (GPU, OTHER)}
+    pool = VramPool(
+        vram_budgets={GPU: vram * UNIT, OTHER: vram * UNIT},
+        ram_budget_bytes=ram * UNIT,
+        open_device=devices.__getitem__,
+    )
+    return pool, devices[GPU]
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def waiting(pool: VramPool) -> int:
+    return len(pool._queue.waiters)
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(12) as executor:
+        yield executor
+
+
+def touch(pool: VramPool, *sources: Source, device: torch.device = GPU, **options) -> str:
+    with pool.lease(list(sources), device=device, **options) as lease:
+        return lease.sources[0].key
+
+
+class Holder:
+    """A lease held in a thread of its own until told otherwise."""
+
+    def __init__(self, threads: ThreadPoolExecutor, pool: VramPool, *sources: Source, **options) -> None:
+        self._end = threading.Event()
+        self._held = threading.Event()
+        self._future = threads.submit(self._run, pool, sources, options)
+
+    def _run(self, pool: VramPool, sources: tuple[Source, ...], options: dict) -> None:
+        with pool.lease(list(sources), device=options.pop("device", GPU), **options):
+            self._held.set()
+            assert self._end.wait(LONG_S)
+
+    def held(self) -> Holder:
+        assert self._held.wait(LONG_S)
+        return self
+
+    def __enter__(self) -> Holder:
+        return self.held()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._future.result(LONG_S)
+
+
+# -- one load for all -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", [GPU, CPU])
+def test_simultaneous_requests_share_one_load(threads, device):  # I3
+    pool, gpu = new_pool(4)
+    source = Source("a", held=True)
+    futures = [threads.submit(touch, pool, source, device=device, timeout_s=LONG_S) for _ in range(8)]
+    until(lambda: pool.stats()["counters"]["joined_loads"] == 7)
+    source.may_end.set()
+    assert [future.result(LONG_S) for future in futures] == ["a"] * 8
+    assert source.loads == 1
+    assert gpu.bytes_copied == (UNIT if device == GPU else 0)
+    assert audit(pool) == []
+
+
+def test_requests_for_two_devices_share_one_load(threads):  # I3
+    pool, _ = new_pool(4)
+    source = Source("a", held=True)
+    futures = [threads.submit(touch, pool, source, device=device) for device in (GPU, OTHER, CPU)]
+    until(lambda: pool.stats()["counters"]["joined_loads"] == 2)
+    source.may_end.set()
+    assert [future.result(LONG_S) for future in futures] == ["a"] * 3
+    assert source.loads == 1
+    assert audit(pool) == []
+
+
+class OddError(Exception):
+    def __init__(self, one: str, *, two: str) -> None:
+        super().__init__(one)
+
+
+@pytest.mark.parametrize(
+    "error", [WeightsMissingError("no file", hint="Get it.", missing=["x"]), OddError("a", two="b")]
+)
+def test_a_failed_load_is_raised_to_everyone_who_waited(threads, error):  # I6
+    pool, _ = new_pool(4)
+    source = Source("a", held=True)
+    source.error = error
+    futures = [threads.submit(touch, pool, source, working_bytes=1) for _ in range(4)]
+    until(lambda: pool.stats()["counters"]["joined_loads"] == 3)
+    source.may_end.set()
+    raised = [future.exception(LONG_S) for future in futures]
+    assert source.loads == 1
+    assert len({id(each) for each in raised}) == 4, "no exception object is shared between threads"
+    assert sum(each is error for each in raised) == 1
+    if isinstance(error, PhotokeepError):
+        assert {(type(each), each.message, each.hint, str(each.context)) for each in raised} == {
+            (WeightsMissingError, "no file", "Get it.", "{'missing': ['x']}")
+        }
+    else:  # one that cannot be copied
+        assert sum(isinstance(each, VramError) and "OddError: a" in str(each) for each in raised) == 3
+    assert audit(pool) == []
+    assert pool.stats()["models"] == []
+    source.error = None
+    touch(pool, source)
+    assert source.loads == 2
+
+
+class Interrupt(BaseException):
+    """Like the host's InterruptProcessingException."""
+
+
+def test_an_interrupted_load_is_taken_over_by_who_waits(threads):  # I6
+    pool, _ = new_pool(4)
+    source = Source("a", held=True)
+    source.error = Interrupt()
+
+    def interrupted():
+        with pytest.raises(Interrupt):
+            touch(pool, source)
+        source.error = None
+
+    first = threads.submit(interrupted)
+    assert source.began.wait(LONG_S)
+    others = [threads.submit(touch, pool, source) for _ in range(3)]
+    until(lambda: pool.stats()["counters"]["joined_loads"] == 3)
+    real_load = source.load
+
+    def load_again():  # by whoever takes over; the first has cleared the error by then
+        first.result(LONG_S)
+        return real_load()
+
+    source.load = load_again
+    source.may_end.set()
+    assert [future.result(LONG_S) for future in others] == ["a"] * 3
+    assert source.loads == 2
+    assert audit(pool) == []
+
+
+def test_a_set_that_fails_halfway_does_not_fail_who_waits_for_the_rest(threads):
+    pool, _ = new_pool(4)
+    bad, good = Source("bad", held=True), Source("good")
+    bad.error = OSError("broken")
+    both = threads.submit(touch, pool, bad, good)
+    assert bad.began.wait(LONG_S)
+    other = threads.submit(touch, pool, good)
+    until(lambda: pool.stats()["counters"]["joined_loads"] == 1)
+    bad.may_end.set()
+    assert isinstance(both.exception(LONG_S), OSError)
+    assert other.result(LONG_S) == "good"
+    assert good.loads == 1
+    assert audit(pool) == []
+
+
+def test_a_model_dropped_while_it_loads_is_loaded_anew_for_the_next(threads):  # I3
+    pool, _ = new_pool(4)
+    source = Source("a", held=True)
+    first = threads.submit(touch, pool, source)
+    assert source.began.wait(LONG_S)
+    pool.drop("a")
+    second = threads.submit(touch, pool, source)
+    until(lambda: waiting(pool) == 1)
+    source.may_end.set()
+    assert (first.result(LONG_S), second.result(LONG_S)) == ("a", "a")
+    assert (source.loads, source.overlapped) == (2, False)
+    assert audit(pool) == []
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_waits_for_room_and_gets_it(threads):
+    pool, gpu = new_pool(2)
+    a, b = Source("a", 2), Source("b", 2)
+    with Holder(threads, pool, a):
+        future = threads.submit(touch, pool, b)
+        until(lambda: waiting(pool) == 1)
+        assert b.loads == 0
+    assert future.result(LONG_S) == "b"
+    assert pool.stats()["counters"]["waits"] == 1
+    assert gpu.peak_bytes == 2 * UNIT
+    assert audit(pool) == []
+
+
+@pytest.mark.parametrize("timeout_s", [0, 0.02])
+def test_a_wait_ends_by_timeout_with_a_report(threads, timeout_s):  # I6, I7
+    pool, _ = new_pool(2)
+    a, b = Source("a", 2), Source("b", 2)
+    with Holder(threads, pool, a):
+        with pytest.raises(LeaseTimeoutError, match="b could not be leased in time") as caught:
+            touch(pool, b, timeout_s=timeout_s)
+        assert "a 2.0 KiB leased by ThreadPoolExecutor" in caught.value.hint
+        assert waiting(pool) == 0
+        assert audit(pool) == []
+    assert pool.stats()["counters"]["timeouts"] == 1
+
+
+def test_waiting_for_another_threads_load_ends_by_timeout_too(threads):
+    pool, _ = new_pool(4)
+    source = Source("a", held=True)
+    first = threads.submit(touch, pool, source)
+    assert source.began.wait(LONG_S)
+    with pytest.raises(LeaseTimeoutError, match="another thread still loads a"):
+        touch(pool, source, timeout_s=0.02)
+    source.may_end.set()
+    assert first.result(LONG_S) == "a"
+    assert audit(pool) == []
+
+
+@pytest.mark.parametrize("kind", ["queue", "load"])
+def test_a_wait_ends_by_the_callers_interrupt(threads, kind):  # I6, I7
+    pool, _ = new_pool(2)
+    a = Source("a", 2, held=True)
+    holder = Holder(threads, pool, a)
+    assert a.began.wait(LONG_S)
+    if kind == "queue":
+        a.may_end.set()
+        holder.held()
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) == 2:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        touch(pool, Source("b", 2) if kind == "queue" else a, check_interrupted=check)
+    a.may_end.set()
+    with holder:
+        assert audit(pool) == []
+    assert audit(pool) == []
+
+
+def test_a_wait_ends_by_closing(threads):  # I7, I11
+    pool, gpu = new_pool(2)
+    a, b = Source("a", 2), Source("b", 2)
+    with Holder(threads, pool, a):
+        future = threads.submit(touch, pool, b)
+        until(lambda: waiting(pool) == 1)
+        closing = threads.submit(pool.close, LONG_S)
+        assert isinstance(future.exception(LONG_S), PoolClosedError)
+        assert not closing.done()
+    assert closing.result(LONG_S)
+    assert (gpu.live_bytes, pool.stats()["models"]) == (0, [])
+
+
+def test_first_come_first_served(threads):
+    pool, _ = new_pool(2)
+    order = []
+
+    def ask(name: str) -> None:
+        with pool.lease(Source(name, 2), device=GPU):
+            order.append(name)
+
+    with Holder(threads, pool, Source("a", 2)):
+        futures = []
+        for index, name in enumerate("bcdef"):
+            futures.append(threads.submit(ask, name))
+            until(lambda index=index: waiting(pool) == index + 1)
+    for future in futures:
+        future.result(LONG_S)
+    assert order == list("bcdef")
+
+
+def test_small_requests_may_pass_a_large_one_only_so_often(threads):  # I8
+    pool, _ = new_pool(4)
+    small, large = Source("s", 1), Source("large", 3)
+    with Holder(threads, pool, Source("a", 2)):
+        touch(pool, small)
+        waiter = threads.submit(touch, pool, large)
+        until(lambda: waiting(pool) == 1)
+        for _ in range(BYPASS_LIMIT):
+            touch(pool, small, timeout_s=0)
+        with pytest.raises(LeaseTimeoutError):
+            touch(pool, small, timeout_s=0)
+        with pytest.raises(LeaseTimeoutError):
+            touch(pool, Source("new", 1), timeout_s=0)
+        touch(pool, Source("elsewhere", 1), device=OTHER, timeout_s=0)  # does not compete
+    assert waiter.result(LONG_S) == "large"
+    assert audit(pool) == []
+
+
+def test_a_later_request_may_not_evict_past_an_earlier_one(threads):  # I8
+    pool, _ = new_pool(4)
+    idle = Source("idle", 2)
+    with Holder(threads, pool, Source("a", 2)):
+        touch(pool, idle)
+        waiter = threads.submit(touch, pool, Source("large", 4))
+        until(lambda: waiting(pool) == 1)
+        with pytest.raises(LeaseTimeoutError):
+            touch(pool, Source("new", 2), timeout_s=0)
+        assert idle.loads == 1
+        touch(pool, idle, timeout_s=0)
+    assert waiter.result(LONG_S) == "large"
+
+
+def test_a_thread_that_holds_a_lease_is_let_past_but_never_waits(threads):  # I7
+    pool, _ = new_pool(4)
+    small = Source("s", 1)
+    touch(pool, small)
+    with pool.lease(Source("a", 2), device=GPU):
+        waiter = threads.submit(touch, pool, Source("large", 4))
+        until(lambda: waiting(pool) == 1)
+        for _ in range(BYPASS_LIMIT + 3):
+            touch(pool, small)
+        with pytest.raises(LeaseNestedError):
+            touch(pool, Source("b", 3))
+    assert waiter.result(LONG_S) == "large"
+    assert audit(pool) == []
+
+
+def test_a_lost_lease_is_noticed_by_who_waits_for_it(threads):
+    pool, _ = new_pool(2)
+    leases = [pool.lease(Source("a", 2), device=GPU)]
+    elsewhere = threading.Thread(target=leases[0].__enter__)
+    elsewhere.start()
+    elsewhere.join(LONG_S)
+    waiter = threads.submit(touch, pool, Source("b", 2))
+    until(lambda: waiting(pool) == 1)
+    leases.clear()
+    assert waiter.result(LONG_S) == "b"
+    assert pool.stats()["counters"]["lost_leases"] == 1
+
+
+def test_a_larger_budget_lets_waiters_through(threads):
+    pool, _ = new_pool(4)
+    with Holder(threads, pool, Source("a", 2)):
+        waiter = threads.submit(touch, pool, Source("b", 4))
+        until(lambda: waiting(pool) == 1)
+        pool.set_budget(GPU, 6 * UNIT)
+        assert waiter.result(LONG_S) == "b"
+
+
+def test_a_model_smaller_than_thought_lets_waiters_through(threads):
+    pool, _ = new_pool(4)
+    a = Source("a", 1, held=True)
+    modest, a.weight_bytes = a.weight_bytes, 4 * UNIT
+    holder = Holder(threads, pool, a)
+    assert a.began.wait(LONG_S)
+    waiter = threads.submit(touch, pool, Source("b", 3))
+    until(lambda: waiting(pool) == 1)
+    a.weight_bytes = modest
+    a.may_end.set()
+    with holder:
+        assert waiter.result(LONG_S) == "b"
+    assert audit(pool) == []
+
+
+def test_opposite_sets_do_not_deadlock(threads):  # I7
+    pool, gpu = new_pool(3)
+    a, b, c = Source("a"), Source("b"), Source("c", 2)
+
+    def work(seed: int) -> None:
+        order = [a, b, c]
+        chance = random.Random(seed)
+        for _ in range(30):
+            chance.shuffle(order)
+            touch(pool, *order[:2], timeout_s=LONG_S)
+
+    for future in [threads.submit(work, seed) for seed in range(6)]:
+        future.result(LONG_S)
+    assert not any(source.overlapped for source in (a, b, c))
+    assert gpu.peak_bytes <= 3 * UNIT
+    assert audit(pool) == []
+
+
+@pytest.mark.parametrize("ram", [1000, 4])
+def test_eight_threads_over_six_models_with_room_for_three(threads, ram):  # I1, I2, I3, I6
+    pool, gpu = new_pool(3, ram)
+    models = [Source("m" * (index + 1)) for index in range(6)]
+    stop = time.monotonic() + 1.0
+    problems: list[str] = []
+
+    def work(seed: int) -> int:
+        chance = random.Random(seed)
+        done = 0
+        while time.monotonic() < stop or done < 20:
+            chosen = chance.sample(models, chance.choice((1, 1, 1, 2)))
+            working = chance.choice((0, 0, UNIT // 2, UNIT))
+            try:
+                with pool.lease(chosen, device=GPU, working_bytes=working, timeout_s=LONG_S) as lease:
+                    for source, module in zip(chosen, lease.modules, strict=True):
+                        if not bool((module.weight == len(source.key)).all()):
+                            problems.append(f"{source.key} has other weights")
+                    if chance.random() < 0.05:
+                        raise Interrupt
+                    if chance.random() < 0.1:
+                        pool.trim(chance.choice(("vram", "ram")), UNIT)
+                    if chance.random() < 0.05:
+                        pool.drop(chance.choice(models).key)
+                    problems.extend(audit(pool, resting=False))
+            except Interrupt:
+                pass
+            done += 1
+        return done
+
+    assert sum(future.result(LONG_S) for future in [threads.submit(work, seed) for seed in range(8)]) >= 160
+    assert problems == []
+    assert not any(source.overlapped for source in models)
+    assert gpu.peak_bytes <= 3 * UNIT, "the memory itself, not the books"
+    assert gpu.emptied == 0
+    assert audit(pool) == []
+    assert pool.close()
+    assert gpu.live_bytes == 0
+
+
+def test_failures_at_random_leave_nothing_behind(threads):  # I6
+    pool, gpu = new_pool(3)
+    chance = random.Random(7)
+    models = [Source("m" * (index + 1)) for index in range(5)]
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(60):
+            with suppress(OSError, Interrupt, VramError):
+                touch(pool, *chance.sample(models, 2), timeout_s=chance.choice((0, 0.01, LONG_S)))
+            if chance.random() < 0.2:
+                pool.drop(chance.choice(models).key)
+            if chance.random() < 0.2:
+                chance.choice(models).error = chance.choice((None, None, OSError("bad"), Interrupt()))
+            if chance.random() < 0.1:
+                gpu.failing_copies = 1
+            if chance.random() < 0.1:
+                gpu.failing_allocations = chance.choice((1, 2))
+
+    for future in [threads.submit(work, chance.random()) for _ in range(6)]:
+        future.result(LONG_S)
+    gpu.failing_copies = gpu.failing_allocations = 0
+    assert audit(pool) == []
+    for source in models:
+        source.error = None
+        touch(pool, source, timeout_s=0)
+    assert not any(source.overlapped for source in models)
+    assert pool.close()
+    assert gpu.live_bytes == 0
+
+
+# -- interrupts -------------------------------------------------------------------------------------------------------
+
+_TRACED = {module.__file__ for module in (_vram_engine, _vram_lease, _vram_weights, vram_manager)}
+
+
+@contextmanager
+def interrupt_at(number: int, pool: VramPool, seen: list[int]):
+    """Raise Interrupt at the ``number``-th line that runs outside the pool's lock."""
+
+    def trace(frame, event, _argument):
+        if frame.f_code.co_filename not in _TRACED:
+            return None
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        # Leaving a with block shows up as its first line once more, where no interpreter would interrupt.
+        if event == "line" and not pool._lock.locked() and "with " not in line and frame.f_code.co_name != "__del__":
+            seen.append(frame.f_lineno)
+            if len(seen) == number:
+                sys.settrace(None)
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_an_interrupt_at_any_line_outside_the_lock_leaves_the_pool_sound():  # I6
+    a, b, c = (Source(key) for key in "abc")
+    number = 0
+    while True:
+        number += 1
+        pool, gpu = new_pool(2, ram=2)
+        seen: list[int] = []
+        interrupted = False
+        with interrupt_at(number, pool, seen):
+            try:
+                touch(pool, a, b)
+                touch(pool, c, a)
+                touch(pool, a, working_bytes=UNIT)
+                touch(pool, c, device=CPU)
+                pool.drop("c")
+                pool.trim("vram", UNIT)
+            except Interrupt:
+                interrupted = True
+        if not interrupted:
+            break
+        pool._collect_lost()
+        for source in (a, b, c):
+            touch(pool, source, timeout_s=1)
+        assert audit(pool) == [], f"interrupted at line {seen[-1]}"
+        assert pool.close(1), f"interrupted at line {seen[-1]}"
+        assert gpu.live_bytes == 0
+    assert number > 200
+
+
+# -- forks ------------------------------------------------------------------------------------------------------------
+
+
+def in_child(check) -> str:
+    """Run ``check`` in a forked child and return what it says."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn where torch has threads
+        child = os.fork()
+    if child == 0:
+        answer = "nothing"
+        try:
+            answer = check()
+        except BaseException as error:  # noqa: BLE001 - the child must not go on with the test run
+            answer = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writer, answer.encode()[:4000])
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_a_forked_child_starts_empty_and_refuses_the_parents_device():  # I12
+    pool, gpu = new_pool(4)
+    a = Source("a")
+
+    def check() -> str:
+        if lease.active or pool.stats()["models"] or pool.stats()["tiers"].keys() != {"cpu"}:
+            return "the child owns something"
+        lease.release()
+        touch(pool, a, device=CPU)
+        assert a.loads == 2, "loaded anew"
+        try:
+            touch(pool, a)
+        except VramError as error:
+            return f"refused: {error.message}"
+        return "the device was lent"
+
+    with ExitStack() as stack:
+        lease = stack.enter_context(pool.lease(a, device=GPU))
+        pool._lock.acquire()  # as if another thread were in the middle of something
+        try:
+            answer = in_child(check)
+        finally:
+            pool._lock.release()
+        assert answer == "refused: this process was forked from one that used cuda:0, and cannot use it"
+        assert lease.active
+        assert a.loads == 1
+    assert gpu.live_bytes == UNIT
+    assert audit(pool) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_a_forked_child_may_use_a_device_its_parent_did_not(monkeypatch):  # I12
+    if torch.cuda.is_available():
+        pytest.skip("CUDA may be in use in this process")
+    pool, _ = new_pool(4)
+    monkeypatch.setitem(sys.modules, "_photokeep_vram_pool", None)
+    monkeypatch.delitem(sys.modules, "_photokeep_vram_pool")
+    shared = vram_manager.shared_pool()
+    space = sys.modules["_photokeep_vram_pool"]
+
+    def check() -> str:
+        with vram_manager.shared_pool().lease(ModelSource("lin", lambda: nn.Linear(2, 2), 24), device=CPU):
+            pass
+        return touch(pool, Source("a"))
+
+    with space.lock:
+        assert in_child(check) == "a"
+    assert shared.close()
