@@ -7,7 +7,7 @@ import types
 
 
 def install() -> None:
-    """Provide ``torchvision.transforms.functional_tensor``, which torchvision 0.17 removed; basicsr wants one function of it."""
+    """Provide ``torchvision.transforms.functional_tensor``, gone since torchvision 0.17; basicsr wants one function."""
     from torchvision.transforms import functional
 
     module = types.ModuleType("torchvision.transforms.functional_tensor")

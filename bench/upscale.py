@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import _basicsr_compat
 import numpy as np
 import skimage.data
 import torch
-
-import _basicsr_compat
 from _figures import Figure, argument_parser, at_least, report
+
 from photokeep_nodes import NODE_CLASS_MAPPINGS, models, weights
 from photokeep_nodes.model_spec import ModelHandle
 
@@ -31,7 +31,7 @@ GOAL = 1.25
 
 
 def reference(spec_id: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """realesrgan's own upscaler at tile 128, on our weights in its own file format."""
+    """Build realesrgan's own upscaler at tile 128, on our weights in its own file format."""
     _basicsr_compat.install()
     from basicsr.archs.rrdbnet_arch import RRDBNet
     from realesrgan import RealESRGANer
@@ -51,7 +51,7 @@ def reference(spec_id: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def plain_spandrel(spec_id: str) -> Callable[[np.ndarray], np.ndarray]:
-    """spandrel's descriptor, as its README calls it."""
+    """Call spandrel's descriptor as its README does."""
     from spandrel import ModelLoader
 
     state = {key: value.float() for key, value in weights.load_state_dict(models.catalogue()[spec_id]).items()}
@@ -67,7 +67,7 @@ def plain_spandrel(spec_id: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def ours(spec_id: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The Upscale node."""
+    """Call the Upscale node."""
     node = NODE_CLASS_MAPPINGS["PhotokeepUpscale"]()
 
     def run(photo: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def main() -> None:
             "photokeep Upscale": ours(spec_id),
         }
         outputs, best = {}, dict.fromkeys(peers, float("inf"))
-        for name, run in peers.items():
+        for run in peers.values():
             run(photo[:64, :64])
         for _ in range(options.rounds):
             for name, run in peers.items():

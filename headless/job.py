@@ -162,8 +162,8 @@ class Job:
                 result = RunResult(photo, "failed", (), 0.0, error)
             listener(RunEnded(result))
             yield result
-        if self.store is not None:
-            self.store.evict()
+            if self.store is not None:
+                self.store.evict()
 
     def forecast(self, photo: Path | None) -> tuple[Plan, list[Forecast]]:
         """What would happen to each stage of one photo's run."""

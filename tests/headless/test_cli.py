@@ -56,7 +56,7 @@ class Shell:
 
     def output(self) -> list[str]:
         folder = self.folder / "output"
-        return sorted(os.listdir(folder)) if folder.is_dir() else []
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 @pytest.fixture
@@ -193,11 +193,13 @@ def test_one_bad_photo_does_not_stop_the_others(shell):
         ('{"a": 1}', ["no ComfyUI workflow"]),
         ('{"1": {"class_type": "KSampler", "inputs": {}}}', ["missing_node_type", "KSampler"]),
         (
-            '{"1": {"class_type": "PhotokeepUpscale", "inputs": {"image": ["2", 0], "model": ["3", 0],'
-            ' "scale": 99, "tile": 1}}, "2": {"class_type": "PhotokeepUpscale", "inputs": {"image": ["1", 0],'
-            ' "model": ["3", 7], "scale": 2.0, "tile": 0}},'
-            ' "3": {"class_type": "PhotokeepModelFFDNet", "inputs": {}},'
-            ' "4": {"class_type": "PhotokeepSavePhoto", "inputs": {"image": ["1", 0]}}}',
+            (
+                '{"1": {"class_type": "PhotokeepUpscale", "inputs": {"image": ["2", 0], "model": ["3", 0],'
+                ' "scale": 99, "tile": 1}}, "2": {"class_type": "PhotokeepUpscale", "inputs": {"image": ["1", 0],'
+                ' "model": ["3", 7], "scale": 2.0, "tile": 0}},'
+                ' "3": {"class_type": "PhotokeepModelFFDNet", "inputs": {}},'
+                ' "4": {"class_type": "PhotokeepSavePhoto", "inputs": {"image": ["1", 0]}}}'
+            ),
             ["dependency_cycle", "value_bigger_than_max", "bad_linked_input", "return_type_mismatch"],
         ),
     ],
