@@ -119,7 +119,7 @@ def normalised(device: torch.device) -> torch.device:
     if device.type == "cpu":
         return torch.device("cpu")
     if device.index is None:
-        current = torch.accelerator.current_accelerator()
+        current = torch.accelerator.current_accelerator(check_available=True)
         index = torch.accelerator.current_device_index() if current is not None and current.type == device.type else 0
         return torch.device(device.type, index)
     return device

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ._vram_device import best_device, normalised
+from ._vram_evict import carry_out
 from ._vram_lease import copy_of
 from ._vram_queue import WAIT_SLICE_S, AdmissionQueue, AskAgainError, Patience
 from ._vram_records import Grant, Ledger, Request, Waiter
@@ -243,6 +244,8 @@ class PoolEngine:
         """Tell those who wait for ``entry`` why it failed. Cancellation is not failure: they take over then."""
         try:
             yield
+        except AskAgainError:
+            raise
         except Exception as error:
             grant.failure = (entry, copy_of(error))
             with self._lock:
@@ -261,7 +264,7 @@ class PoolEngine:
             original = state.take_instance(resident)
         if original is not None:
             with self._blaming(grant, entry):
-                twin = original.clone(master)
+                twin = self._clone(original, entry, master)
             with self._lock:
                 if resident.ready:
                     return
@@ -277,6 +280,22 @@ class PoolEngine:
         self._fund(grant)
         with self._blaming(grant, entry):
             self._promote(resident, master)
+
+    def _clone(self, original: Instance, entry: Entry, master: Master) -> Instance:
+        try:
+            return original.clone(master)
+        except VramError:
+            with self._lock:
+                idle = [
+                    each
+                    for each in entry.residents.values()
+                    if each.ready and not each.grants and not each.ledger.is_host
+                ]
+                for resident in idle:
+                    self._state.evict(resident)
+            if not idle:
+                raise
+        raise AskAgainError  # its only module comes home from the device where it was idle
 
     def _bring_home(self, grant: Grant, entry: Entry, source: ModelSource, patience: Patience) -> None:
         """Make sure that the weights are in RAM."""
@@ -353,7 +372,7 @@ class PoolEngine:
                     if not state.departures:
                         return
                     departure = state.departures.popleft()
-                self._carry_out(departure)
+                carry_out(departure, state.ram)
                 with self._lock:
                     state.finish_departure(departure)
                     departure = None
@@ -364,27 +383,6 @@ class PoolEngine:
                     with self._lock:
                         state.departures.appendleft(departure)  # doing it twice does no harm
                 raise
-
-    def _carry_out(self, departure: Departure) -> None:
-        entry, resident = departure.entry, departure.resident
-        if departure.surplus is not None:
-            departure.surplus.hollow()
-        elif resident is None:
-            warm = entry.residents.get(self._state.ram)
-            if warm is not None and warm.instance is not None:
-                warm.instance.hollow()
-            if entry.master is not None:
-                entry.master.release()
-        elif resident.instance is not None:
-            if departure.home is not None:
-                resident.instance.point_home(departure.home)
-            else:
-                resident.instance.hollow()
-            if resident.ledger.device is not None:
-                try:
-                    resident.ledger.device.free(resident.storages)
-                except RuntimeError:  # a lost device: its memory is gone all the same
-                    _log.exception("%s failed while %s left it", resident.ledger.place, entry.key)
 
 
 def _load(source: ModelSource) -> tuple[Master, Instance]:

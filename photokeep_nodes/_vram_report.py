@@ -28,17 +28,18 @@ def snapshot(ledgers: Iterable[Ledger], entries: Iterable[Entry], counters: Coun
 
 
 def _tier(ledger: Ledger, entries: list[Entry]) -> dict[str, Any]:
+    # Pairs, not a mapping: a dropped model may still be leased beside its successor of the same key.
     if ledger.is_host:
-        weights = {entry.key: entry.charge.held for entry in entries if entry.master is not None}
+        weights = [(entry.key, entry.charge.held) for entry in entries if entry.master is not None]
     else:
-        weights = {entry.key: entry.residents[ledger].charge.held for entry in entries if ledger in entry.residents}
+        weights = [(each.key, each.residents[ledger].charge.held) for each in entries if ledger in each.residents]
     return {
         "budget_bytes": ledger.budget_bytes,
         "used_bytes": ledger.used_bytes,
         "committed_bytes": ledger.committed_bytes,
         "peak_bytes": ledger.peak_bytes,
-        "weights_bytes": sum(weights.values()),
-        "models": sorted(weights),
+        "weights_bytes": sum(n_bytes for _, n_bytes in weights),
+        "models": sorted(key for key, _ in weights),
     }
 
 

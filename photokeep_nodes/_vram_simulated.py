@@ -35,6 +35,7 @@ class SimulatedDevice:
         outside_bytes: set it to have another process take memory.
         failing_allocations: set it to have that many allocations fail.
         failing_copies: the same for copies.
+        lost: set it to have the device fall off the bus.
     """
 
     def __init__(self, capacity_bytes: int, *, bytes_per_s: float = 16e9, latency_s: float = 10e-6) -> None:
@@ -50,6 +51,7 @@ class SimulatedDevice:
         self.outside_bytes = 0
         self.failing_allocations = 0
         self.failing_copies = 0
+        self.lost = False
         self.emptied = 0
 
     @property
@@ -89,6 +91,8 @@ class SimulatedDevice:
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
         """See `Device`."""
         with self._lock:
+            if self.lost:
+                raise RuntimeError("simulated: the device was lost")
             if self.failing_copies > 0:
                 self.failing_copies -= 1
                 raise RuntimeError("simulated: the bus failed")
@@ -99,6 +103,8 @@ class SimulatedDevice:
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """See `Device`."""
         storages.clear()
+        if self.lost:
+            raise RuntimeError("simulated: the device was lost")
 
     def empty_cache(self) -> None:
         """See `Device`; there is no cache, so only the calls are counted."""

@@ -17,7 +17,8 @@ The pool is one per process, even where two copies of the pack are loaded. On th
 
 How it is built: ``_vram_records`` (the data), ``_vram_state`` (every change of it), ``_vram_queue`` (who may go next),
 ``_vram_room`` and ``_vram_policy`` (who leaves), ``_vram_weights`` (the pointer swap), ``_vram_device`` (the hardware),
-``_vram_engine`` (waiting and working outside the lock), ``_vram_lease``, ``_vram_report``, ``_vram_fork``.
+``_vram_engine`` and ``_vram_evict`` (waiting and working outside the lock), ``_vram_lease``, ``_vram_report``,
+``_vram_fork``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from photokeep_nodes import vram_manager
+from photokeep_nodes import _vram_device, vram_manager
 from photokeep_nodes._vram_simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
     LeaseNestedError,
@@ -653,6 +653,45 @@ def test_a_host_that_interrupts_while_making_room_leaves_nothing_behind():
             rig.touch(source, working_bytes=UNIT)
     assert rig.states() == {"a": "hot"}
     assert audit(rig.pool) == []
+
+
+def test_a_lost_device_does_not_keep_its_models():
+    rig, a, b = Rig(2), Source("a", 2), Source("b", 2)
+    rig.touch(a)
+    rig.gpu.lost = True
+    with pytest.raises(VramError, match="could not be copied to cuda:0: simulated: the device was lost"):
+        rig.touch(b)
+    assert rig.states() == {"a": "warm", "b": "warm"}
+    assert audit(rig.pool) == []
+    rig.touch(a, device=OTHER)
+    assert (a.loads, rig.states()["a"]) == (1, "hot")
+
+
+@pytest.mark.parametrize(("written", "expected"), [("max\n", 5), (str(6 * UNIT), 3), (str(2**60), 5), (None, 5)])
+def test_half_of_the_machines_memory_is_the_default_or_of_its_containers(monkeypatch, tmp_path, written, expected):
+    class Memory:
+        total = 10 * UNIT
+
+    limit = tmp_path / "memory.max"
+    if written is not None:
+        limit.write_text(written)
+    monkeypatch.setattr(_vram_device, "_CGROUP_LIMIT", limit)
+    monkeypatch.setattr(_vram_device.psutil, "virtual_memory", Memory)
+    pool = VramPool()
+    assert pool.available_bytes(CPU) == expected * UNIT
+    pool.set_budget(CPU, UNIT)
+    assert pool.available_bytes(torch.device("cpu", 0)) == UNIT
+    pool.set_budget(CPU, None)
+    assert pool.available_bytes(CPU) == expected * UNIT
+
+
+def test_a_device_without_an_index_is_the_current_one():
+    rig, a = Rig(4), Source("a")
+    if torch.accelerator.is_available():
+        pytest.skip("the current device is a real one here")
+    rig.touch(a, device=torch.device("cuda"))
+    rig.touch(a, device=GPU)
+    assert (a.loads, rig.hits) == (1, 1)
 
 
 # -- closing ----------------------------------------------------------------------------------------------------------
