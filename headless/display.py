@@ -160,22 +160,19 @@ def batch_table(results: Sequence[RunResult]) -> Table:
 def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line a model: role, state, size, licence, how to get it."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "role", "weights", "size", "licence", ""):
-        table.add_column(heading, overflow="fold")
+    for heading in ("model", "role", "weights", "size"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("licence", overflow="fold")
     styles = {"installed": "green", "missing": "yellow", "corrupt": "bold red"}
     for row in rows:
         licence = row["licence"] + ("" if row["commercial"] else " [red]non-commercial[/]")
         if row["note"]:
             licence += f"\n[dim]{escape(row['note'])}[/]"
         state = row["state"]
-        last = row["detail"] if state != "missing" else row["install"]
+        if last := row["detail"] if state != "missing" else row["install"]:
+            licence += f"\n{escape(last)}"
         table.add_row(
-            row["id"],
-            row["role"].replace("_", " "),
-            f"[{styles[state]}]{state}[/]",
-            size(row["size_bytes"]),
-            licence,
-            escape(last),
+            row["id"], row["role"].replace("_", " "), f"[{styles[state]}]{state}[/]", size(row["size_bytes"]), licence
         )
     return table
 

@@ -119,6 +119,7 @@ def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None 
 
     def load() -> torch.nn.Module:
         module = weights.load_module(spec).to(chosen)
+        _report_layers(module)
         return module.to(memory_format=torch.channels_last)
 
     source = vram_manager.ModelSource(
@@ -135,8 +136,8 @@ def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None 
 def _pool(device: torch.device) -> vram_manager.VramPool:
     pool = vram_manager.shared_pool()
     pool.make_room = host.make_room
-    if device.type != "cpu" and (budget := host.vram_budget_bytes()) is not None:
-        pool.set_budget(device, budget)
+    if device.type != "cpu":
+        pool.set_budget(device, host.vram_budget_bytes())
     return pool
 
 
@@ -294,6 +295,29 @@ def _run_tiled(
         )
 
 
+_running = threading.local()
+"""``meter``: the `_Meter` of this thread's run, if one is under way."""
+
+
+def _report_layers(module: torch.nn.Module) -> None:
+    """Have each layer tell the meter of the thread that runs it.
+
+    Once and for all when the module is built, for a resident module may serve several threads, and its hooks must not
+    change while one of them runs it.
+    """
+    import torch
+
+    for layer in module.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            layer.register_forward_hook(_after_layer)
+
+
+def _after_layer(*_: object) -> None:
+    meter: _Meter | None = getattr(_running, "meter", None)
+    if meter is not None:
+        meter.after_layer()
+
+
 class _Meter:
     """Moves a progress bar by tiles, and layer by layer inside a tile: on a CPU one tile can take a minute.
 
@@ -304,31 +328,22 @@ class _Meter:
         import torch
 
         self._bar = bar
-        self._layers = [m for m in module.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
-        self._thread = threading.get_ident()  # a resident module may serve another thread at the same time
+        self._layers = sum(isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) for m in module.modules())
         self._tiles = 0
         self._seen = 0
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> _Meter:
-        try:
-            for layer in self._layers:
-                self._hooks.append(layer.register_forward_hook(self._after_layer))
-        except BaseException:  # Ctrl-C; the module stays in the pool and must not keep half of them
-            self.__exit__()
-            raise
+        _running.meter = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        _running.meter = None
 
     def after_tile(self, done: int, total: int) -> None:
         self._tiles, self._seen = done, 0
         self._bar.total = total
         self._bar.reach(done)
 
-    def _after_layer(self, *_: object) -> None:
-        if threading.get_ident() == self._thread:
-            self._seen += 1
-            self._bar.reach(self._tiles + min(0.99, self._seen / len(self._layers)))
+    def after_layer(self) -> None:
+        self._seen += 1
+        self._bar.reach(self._tiles + min(0.99, self._seen / self._layers))
