@@ -52,6 +52,8 @@ def encode(value: Any, *, model_digest: str = "") -> Artefact | None:
         None if the value is of a kind that is not stored; the stage then runs each time.
     """
     if isinstance(value, ModelHandle):
+        if not model_digest:
+            return None  # a bare name says nothing about the weights behind it
         data = json.dumps(value.model_id).encode()
         return Artefact("model", data, digest_of({"model": value.model_id, "content": model_digest}))
     if _is_json(value):

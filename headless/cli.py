@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a stage failed, 2 bad usage or bad workflow, 3 weights mis
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -91,19 +92,19 @@ def run_workflow(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    r"""Run a saved WORKFLOW: the editor's own file, the API format, or a PNG that carries one.
+    """Run a saved WORKFLOW: the editor's own file, the API format, or a PNG that carries one.
 
     \b
     photokeep-run workflows/restore.json
     photokeep-run workflows/restore.json -i scans/ -o restored/
     photokeep-run workflows/restore.json --set Upscale.scale=2 --plan
-    """
+    """  # noqa: D301 - click's mark against rewrapping is a real backspace
     from rich.console import Console
 
     from photokeep_nodes import host
 
     from .job import Job
-    from .settings import Settings, check_device, parse_size
+    from .settings import Settings, check_device, parse_size, require_device
     from .store import Store
 
     if quiet and verbose:
@@ -114,6 +115,10 @@ def run_workflow(
         device=check_device(device) if device else defaults.device,
         vram_budget_bytes=parse_size(vram_budget) if vram_budget else defaults.vram_budget_bytes,
     )
+    require_device(settings.device)
+    _require_folder(settings.output_dir, "-o")
+    if json_path not in {None, "-"} and Path(str(json_path)).is_dir():
+        raise click.UsageError(f"--json {json_path} is a folder: name a file in it")
     store = None
     if not no_cache:
         store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
@@ -159,7 +164,7 @@ def _run_all(
         with LiveDisplay(console, quiet=quiet, verbose=verbose) as display:
             for result in job.run(display):
                 results.append(result)
-                _explain_failures(console, result, verbose=verbose)
+                _explain_failures(result, verbose=verbose)
     except (PhotokeepError, KeyboardInterrupt) as caught:
         error = caught
     if results and not quiet:
@@ -167,19 +172,30 @@ def _run_all(
     return results, error
 
 
+def _require_folder(path: Path, option: str) -> None:
+    """Refuse, before any work, an output folder that is a file or lies below one."""
+    nearest = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        raise click.UsageError(f"{option} {path}: {nearest} is a file, not a folder")
+
+
 def _show_results(console: Console, results: list[RunResult]) -> None:
     from .display import batch_table, results_table
 
     console.print()
-    console.print(results_table(results[0]) if len(results) == 1 else batch_table(results))
-    for result in results:
-        for path in result.files:
-            console.print(f"[bold]{path}[/]", markup=True)
+    if len(results) > 1:
+        console.print(batch_table(results))
+        return
+    console.print(results_table(results[0]))
+    for path in results[0].files:
+        console.print(str(path), style="bold", markup=False)
 
 
-def _explain_failures(console: Console, result: RunResult, *, verbose: bool) -> None:
+def _explain_failures(result: RunResult, *, verbose: bool) -> None:
+    from rich.console import Console
     from rich.markup import escape
 
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     errors = [(f"{stage.title}: ", stage.error) for stage in result.stages if stage.error is not None]
     if result.error is not None:
         errors.append(("", result.error))
@@ -197,7 +213,7 @@ def _route_logging(console: Console) -> None:
 
     from rich.logging import RichHandler
 
-    logging.getLogger("photokeep").addHandler(
+    logging.getLogger("photokeep_nodes").addHandler(
         RichHandler(console=console, show_time=False, show_path=False, markup=False, level=logging.WARNING)
     )
 
@@ -242,15 +258,16 @@ def _show_plan(job: Job, console: Console, json_path: str | None, *, quiet: bool
 
 
 def _write_json(target: str, data: Any) -> None:
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    # A file name need not be text; it comes out as the bytes it went in as.
+    data_bytes = (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
     if target == "-":
-        click.echo(text, nl=False)
+        click.echo(data_bytes, nl=False)
         return
     from photokeep_nodes.errors import PhotokeepError
     from photokeep_nodes.files import write_atomically
 
     try:
-        write_atomically(Path(target), text.encode())
+        write_atomically(Path(target), data_bytes)
     except OSError as error:
         raise PhotokeepError(f"{target} cannot be written: {error.strerror or error}") from error
 
@@ -381,6 +398,9 @@ def _guarded(command: Callable[..., object]) -> None:
     """Run a click command; turn errors into a message and an exit code."""
     from photokeep_nodes.errors import PhotokeepError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is no text must not end a run
     # A service manager's "stop" is as clean as Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -396,6 +416,11 @@ def _guarded(command: Callable[..., object]) -> None:
         sys.exit(EXIT_STAGE_FAILED)
     except PhotokeepError as error:
         _fail(str(error), error.exit_code)
+    except Exception as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            raise
+        hint = "This is a fault in photokeep. Run again with -v for the details, and please report them."
+        _fail(f"{type(error).__name__}: {error}\n{hint}", EXIT_STAGE_FAILED)
 
 
 def main() -> None:

@@ -145,15 +145,18 @@ def plan_table(plan: Plan, forecasts: Sequence[Forecast]) -> Table:
 def batch_table(results: Sequence[RunResult]) -> Table:
     """One line a photo: how it ended, its stages by outcome, seconds."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("photo", "result", "ran", "cached", "failed", "skipped"):
-        table.add_column(heading, justify="left" if heading in {"photo", "result"} else "right")
-    table.add_column("seconds", justify="right")
+    for heading in ("photo", "result", "ran", "cached", "failed", "skipped", "seconds", "saved as"):
+        text = heading in {"photo", "result", "saved as"}
+        table.add_column(heading, justify="left" if text else "right", overflow="fold")
     for result in results:
         counts = [sum(stage.status == status for stage in result.stages) for status in _STYLES]
         ran, cached, failed, skipped = counts[1], counts[0], counts[2], counts[3]
         style = "green" if result.status == "done" else "bold red"
+        saved = "\n".join(str(path) for path in result.files)
         numbers = [str(count) if count else "" for count in (ran, cached, failed, skipped)]
-        table.add_row(escape(str(result.photo)), f"[{style}]{result.status}[/]", *numbers, f"{result.seconds:.2f}")
+        table.add_row(
+            escape(str(result.photo)), f"[{style}]{result.status}[/]", *numbers, f"{result.seconds:.2f}", escape(saved)
+        )
     return table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host, weights
-from photokeep_nodes.errors import PhotokeepError, PhotoReadError
+from photokeep_nodes.errors import PhotokeepError, UsageError, WorkflowInvalidError
 from photokeep_nodes.photo_io.paths import EXTENSIONS
 
 from .events import RunEnded, RunResult, RunStarted, Warned
@@ -38,27 +38,37 @@ def expand_inputs(patterns: Sequence[str]) -> list[Path]:
     Args:
         patterns: a folder stands for the photos right in it.
     Raises:
-        PhotoReadError: one of them stands for no photo.
+        UsageError: one of them stands for no photo.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
-        if path.is_dir():
+        if pattern and _exists(path) and path.is_dir():
             photos = sorted(p for p in path.iterdir() if _is_photo(p))
             if not photos:
-                raise PhotoReadError(
+                raise UsageError(
                     f"the folder {pattern} holds no photos",
                     hint=f"Photos end in {', '.join(sorted(EXTENSIONS))}.",
                 )
-        elif path.exists() or not glob.has_magic(pattern):
-            photos = [path]  # a name that is missing is refused when its run is planned, with a suggestion
+        elif pattern and _exists(path):
+            photos = [path]
+        elif not glob.has_magic(pattern):
+            raise UsageError(f"there is no photo {pattern!r}", hint="Check the path that follows -i.")
         else:
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
             photos = sorted(p for p in map(Path, matches) if _is_photo(p))
             if not photos:
-                raise PhotoReadError(f"no photo matches {pattern}", hint="Put the pattern in quotes, and check it.")
-        found |= dict.fromkeys(photos)
-    return list(found)
+                raise UsageError(f"no photo matches {pattern}", hint="Put the pattern in quotes, and check it.")
+        for photo in photos:
+            found.setdefault(photo.absolute(), photo)
+    return list(found.values())
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def _is_photo(path: Path) -> bool:
@@ -91,7 +101,7 @@ class Job:
         store: where stage outputs are kept, or None.
     Raises:
         WorkflowError: the file or an override is wrong; nothing has run.
-        PhotoError: an input stands for no photo.
+        UsageError: an input stands for no photo.
     """
 
     def __init__(
@@ -106,9 +116,9 @@ class Job:
         self.workflow_path = workflow_path
         self.schemas: Mapping[str, NodeSchema] = node_schemas()
         self.store = store
+        parsed = parse_workflow(load_workflow(workflow_path), self.schemas)
         # A workflow finds its photos beside itself, as the shipped ones do, and in ./input, as in the editor.
         self._settings = replace(settings, input_dirs=(workflow_path.resolve().parent, Path("input").resolve()))
-        parsed = parse_workflow(load_workflow(workflow_path), self.schemas)
         self._workflow = apply_overrides(parsed, list(overrides), self.schemas)
         self.photos: list[Path | None] = [*expand_inputs(inputs)] if inputs else [None]
 
@@ -146,24 +156,45 @@ class Job:
     def run(self, listener: Listener) -> Iterator[RunResult]:
         """Run photo by photo; a photo that fails does not keep the others from their turn.
 
-        Everything that can be known beforehand is checked for the first photo before any work.
+        Everything that can be known beforehand is checked before any work. An interruption leaves the result of the
+        photo in hand as the last one, and is then raised.
         """
-        first = self.planned(self.photos[0])
-        for problem in first.plan.warnings:
-            listener(Warned(problem.line()))
+        self._check(listener)
         for index, photo in enumerate(self.photos):
             listener(RunStarted(photo, index + 1, len(self.photos)))
             try:
-                planned = first if index == 0 else self.planned(photo)
-                result = self._runner(planned, listener).run(photo)
-            except PhotokeepError as error:
-                if index == 0:
-                    raise
+                runner = self._runner(self.planned(photo), listener)
+            except PhotokeepError as error:  # about this photo: the rest has been checked
                 result = RunResult(photo, "failed", (), 0.0, error)
+            else:
+                result = runner.run(photo)
             listener(RunEnded(result))
             yield result
+            if result.status == "interrupted":
+                raise KeyboardInterrupt
             if self.store is not None:
                 self.store.evict()
+
+    def _check(self, listener: Listener) -> None:
+        """Plan photos until one can be planned, to find what is wrong with the workflow itself.
+
+        Raises:
+            PhotokeepError: the workflow cannot run, or no photo can be used; the first photo's error.
+        """
+        first_error: WorkflowInvalidError | None = None
+        for photo in self.photos:
+            try:
+                plan = self.planned(photo).plan
+            except WorkflowInvalidError as error:
+                first_error = first_error or error
+                if any(problem["code"] != "custom_validation_failed" for problem in error.context["problems"]):
+                    break
+            else:
+                for problem in plan.warnings:
+                    listener(Warned(problem.line()))
+                return
+        if first_error is not None:
+            raise first_error
 
     def forecast(self, photo: Path | None) -> tuple[Plan, list[Forecast]]:
         """What would happen to each stage of one photo's run."""

@@ -20,7 +20,7 @@ from photokeep_nodes.files import sha256_of, write_atomically
 from photokeep_nodes.model_spec import ModelHandle
 
 from . import artefact
-from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, StageStatus, Warned
+from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, Warned
 from .fingerprint import code_digest, device_class, digest_of, explain, library_versions, stage_key
 from .graph import Link
 from .memory import PeakMemory
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
     from photokeep_nodes.model_spec import ModelSpec
 
+    from .events import RunStatus, StageStatus
     from .plan import Plan, Stage
     from .schema import NodeSchema
     from .store import Store
 
 _ALWAYS_NEW = "always new"
+_MOVED = "what it saved was moved or changed"
 
 
 def required_models(plan: Plan, schemas: Mapping[str, NodeSchema]) -> list[ModelSpec]:
@@ -106,6 +108,7 @@ class Runner:
         worth_showing = [i for i in plan.order if not is_model_stage(schemas[plan.stages[i].class_type])]
         self._position = {stage_id: position for position, stage_id in enumerate(worth_showing, start=1)}
         self._current = ""
+        self._store_failed = False
 
     def _count_consumers(self) -> dict[str, int]:
         waiting = dict.fromkeys(self._plan.order, 0)
@@ -122,21 +125,28 @@ class Runner:
     def run(self, photo: Path | None = None) -> RunResult:
         """Run every stage that has to.
 
+        An interruption (Ctrl-C) ends it early: the result then says so and holds the stages that were finished.
+
         Raises:
             WeightsError: before any work, if a model is not installed.
         """
         started = time.perf_counter()
+        status: RunStatus = "done"
         with host.standalone(self._settings):
             weights.require(required_models(self._plan, self._schemas))
-            for stage_id in self._plan.order:
-                self._take(self._plan.stages[stage_id])
+            try:
+                for stage_id in self._plan.order:
+                    self._take(self._plan.stages[stage_id])
+            except KeyboardInterrupt:
+                status = "interrupted"
         results = tuple(
-            self._results[i]
-            for i in self._plan.order
-            if not (is_model_stage(self._schemas[self._plan.stages[i].class_type]) and self._results[i].status == "ran")
+            self._results[stage_id]
+            for stage_id in self._plan.order
+            if stage_id in self._results and stage_id in self._position
         )
-        failed = any(result.status == "failed" for result in results)
-        return RunResult(photo, "failed" if failed else "done", results, time.perf_counter() - started)
+        if status == "done" and any(result.status == "failed" for result in results):
+            status = "failed"
+        return RunResult(photo, status, results, time.perf_counter() - started)
 
     def _take(self, stage: Stage) -> None:
         blocked = [
@@ -150,6 +160,8 @@ class Runner:
                 self._take_ready(stage)
             except PhotokeepError as error:
                 self._end(stage, "failed", error=error)
+            except OSError as error:  # a photo that may not be read, a folder that went away
+                self._end(stage, "failed", error=_as_typed(stage, error))
         for source in {link.node_id for link in stage.links.values()}:
             self._release(source)
 
@@ -172,7 +184,7 @@ class Runner:
                     self._digests[stage.id] = tuple(output.digest for output in record.outputs)
                     self._end(stage, "cached", files=files)
                     return
-                why = "what it saved was moved or changed"
+                why = _MOVED
         self._execute(stage, why, key, parts)
 
     def _execute(self, stage: Stage, why: str, key: str | None, parts: dict[str, Any] | None) -> None:
@@ -198,15 +210,19 @@ class Runner:
     def _end(self, stage: Stage, status: StageStatus, why: str = "", **facts: Any) -> None:
         result = StageResult(stage.id, stage.title, stage.class_type, status, why, **facts)
         self._results[stage.id] = result
-        if not (is_model_stage(self._schemas[stage.class_type]) and status == "ran"):
+        if stage.id in self._position:
             self._listener(StageEnded(result))
 
     def _release(self, stage_id: str) -> None:
         """Drop a stage's outputs from memory once every stage that takes them has ended."""
         self._waiting[stage_id] -= 1
-        if self._waiting[stage_id] == 0:
-            for held in [place for place in self._values if place[0] == stage_id]:
-                del self._values[held]
+        self._drop_unwanted()
+
+    def _drop_unwanted(self) -> None:
+        for place, value in list(self._values.items()):
+            # Handles weigh nothing, and a stage that has to be made again needs its model.
+            if self._waiting[place[0]] <= 0 and not isinstance(value, ModelHandle):
+                del self._values[place]
 
     # -- values between stages ----------------------------------------------------------------------------------
 
@@ -302,7 +318,9 @@ class Runner:
         try:
             self._store.put(key, Record(tuple(stored), tuple(kept), seconds), blobs)
         except CacheError as error:
-            self._listener(Warned(str(error)))
+            if not self._store_failed:
+                self._listener(Warned(str(error)))
+            self._store_failed = True
             return
         self._store.remember_parts(self._stage_name(stage), parts)
 
@@ -315,22 +333,32 @@ class Runner:
         Returns:
             The paths, or None if one cannot be put back because another file has its name, or its bytes are gone.
         """
-        root = self._settings.output_dir.resolve()
-        paths = []
         for file in record.files:
-            path = (root / file.name).resolve()
-            if not path.is_relative_to(root):
+            if self._in_place(file):
+                continue
+            if not self._restorable(store, file):
                 return None
             try:
-                if path.exists():
-                    if path.stat().st_size != file.size_bytes or sha256_of(path) != file.blob:
-                        return None
-                else:
-                    write_atomically(path, store.read(file.blob))
+                write_atomically(self._settings.output_dir / file.name, store.read(file.blob))
             except (OSError, CacheError):
                 return None  # the stage itself then says what is wrong with the folder
-            paths.append(self._settings.output_dir / file.name)
-        return tuple(paths)
+        return tuple(self._settings.output_dir / file.name for file in record.files)
+
+    def _in_place(self, file: StoredFile) -> bool:
+        """Whether the output folder holds exactly this file."""
+        path = self._settings.output_dir / file.name
+        try:
+            return self._inside(path) and path.stat().st_size == file.size_bytes and sha256_of(path) == file.blob
+        except OSError:
+            return False
+
+    def _restorable(self, store: Store, file: StoredFile) -> bool:
+        """Whether the file can be put back without touching another."""
+        path = self._settings.output_dir / file.name
+        return self._inside(path) and not path.exists() and store.has(file.blob)
+
+    def _inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self._settings.output_dir.resolve())
 
     # -- looking ahead ------------------------------------------------------------------------------------------
 
@@ -360,8 +388,19 @@ class Runner:
         record = self._store.get(key) if key is not None else None
         if record is None:
             return Forecast(stage.id, will_run=True, why=why)
+        if not all(self._in_place(file) or self._restorable(self._store, file) for file in record.files):
+            return Forecast(stage.id, will_run=True, why=_MOVED)
         self._digests[stage.id] = tuple(output.digest for output in record.outputs)
         return Forecast(stage.id, will_run=False, why="unchanged")
+
+
+def _as_typed(stage: Stage, error: OSError) -> StageFailedError:
+    return StageFailedError(
+        f"{error.filename or 'a file'} cannot be used: {error.strerror or error}",
+        hint="Check that it is there and that you may read it.",
+        node_id=stage.id,
+        class_type=stage.class_type,
+    )
 
 
 def _model_digest(handle: ModelHandle) -> str:
@@ -379,7 +418,7 @@ def _outside(schema: NodeSchema, stage: Stage) -> str:
         from itself.
     """
     is_changed = getattr(schema.node_class, "IS_CHANGED", None)
-    if is_changed is None:
+    if is_changed is None or schema.file_inputs:  # the content of files is a part of the key of its own
         return ""
     wanted = inspect.signature(is_changed).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())

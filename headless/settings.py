@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from photokeep_nodes import host
-from photokeep_nodes.errors import PhotokeepError
+from photokeep_nodes.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,22 +20,16 @@ T = TypeVar("T")
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-class SettingError(PhotokeepError):
-    """A setting cannot be understood."""
-
-    exit_code = 2
-
-
 def parse_size(text: str) -> int:
     """Bytes that a size such as "8G", "512 MiB" or "1000000" stands for; units are powers of 1024.
 
     Raises:
-        SettingError: it is no size.
+        UsageError: it is no size.
     """
     match = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", text, flags=re.IGNORECASE | re.ASCII)
     n_bytes = 0 if match is None else int(Fraction(match[1]) * _UNITS[match[2].lower()])
     if n_bytes < 1:
-        raise SettingError(f"{text!r} is no size", hint="Write it like 8G, 512M or 12.5GiB.")
+        raise UsageError(f"{text!r} is no size", hint="Write it like 8G, 512M or 12.5GiB.")
     return n_bytes
 
 
@@ -62,7 +56,7 @@ class Settings:
         """Read the variables.
 
         Raises:
-            SettingError: one of them cannot be understood.
+            UsageError: one of them cannot be understood.
         """
         return cls(
             device=_variable("PHOTOKEEP_DEVICE", check_device) or "auto",
@@ -79,16 +73,36 @@ def _variable(name: str, read: Callable[[str], T]) -> T | None:
         return None
     try:
         return read(text)
-    except SettingError as error:
-        raise SettingError(f"{name}: {error.message}", hint=error.hint) from None
+    except UsageError as error:
+        raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def check_device(name: str) -> str:
     """``name`` if it is a device name.
 
     Raises:
-        SettingError: it is not.
+        UsageError: it is not.
     """
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name, flags=re.ASCII) is None:
-        raise SettingError(f"{name!r} is no device", hint="Use auto, cpu, cuda or cuda:N.")
+        raise UsageError(f"{name!r} is no device", hint="Use auto, cpu, cuda or cuda:N.")
     return name
+
+
+def require_device(name: str) -> None:
+    """Check that torch can compute on ``name``; asks it only where a particular accelerator was named.
+
+    Raises:
+        UsageError: this machine does not have it, or torch cannot use it.
+    """
+    kind, _, index = name.partition(":")
+    if kind in {"auto", "cpu"}:
+        return
+    import torch
+
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(index or 0) >= count:
+        found = "none" if count == 0 else f"{count}, from cuda:0 to cuda:{count - 1}"
+        raise UsageError(
+            f"there is no device {name} here: torch finds {found}",
+            hint="Use --device auto or cpu; `photokeep doctor` shows what is there.",
+        )

@@ -15,7 +15,6 @@ import os
 import re
 import stat
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +93,7 @@ class Store:
     def __init__(self, root: Path, *, limit_bytes: int = 20 * 2**30) -> None:
         self.root = root
         self.limit_bytes = limit_bytes
+        self._known_bytes: int | None = None  # as last counted, and written since: counting walks the whole folder
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -109,7 +109,10 @@ class Store:
         return self.root / "blobs" / blob[:2] / blob
 
     def get(self, key: str) -> Record | None:
-        """The record under ``key``, if it and all its blobs are there; also marks it as used."""
+        """The record under ``key``; also marks it as used.
+
+        Its blobs may have been evicted: what a record says is enough for every stage that need not run.
+        """
         path = self._record_path(key)
         try:
             record = _parse(path.read_bytes())
@@ -118,13 +121,6 @@ class Store:
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             self._quarantine(path)
             return None
-        for blob, size in record.blobs():
-            try:
-                if self._blob_path(blob).stat().st_size != size:
-                    self._quarantine(self._blob_path(blob))
-                    return None
-            except OSError:
-                return None
         self._touch(path)
         return record
 
@@ -152,12 +148,17 @@ class Store:
                     self._touch(path)  # so that an eviction that runs now sees that it is wanted again
                 else:
                     write_atomically(path, data, private=True)
+                    self._known_bytes = None if self._known_bytes is None else self._known_bytes + len(data)
             write_atomically(self._record_path(key), json.dumps(asdict(record)).encode(), private=True)
         except OSError as error:
             raise CacheError(
                 f"the stage cache {self.root} cannot be written: {error.strerror or error}",
                 hint="Free some space, name another folder with --cache-dir, or run with --no-cache.",
             ) from error
+
+    def has(self, blob: str) -> bool:
+        """Whether a blob is there; ``read`` may still find it damaged."""
+        return self._blob_path(blob).is_file()
 
     def read(self, blob: str) -> bytes:
         """Bytes of a blob, checked.
@@ -169,7 +170,7 @@ class Store:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise CacheError(f"a stored output is gone: {error.strerror or error}") from error
+            raise CacheError("a stored output is no longer there") from error
         if hashlib.sha256(data).hexdigest() != blob:
             self._quarantine(path)
             raise CacheError("a stored output is damaged")
@@ -201,7 +202,8 @@ class Store:
             return  # only the explanation suffers
 
     def _stage_path(self, stage: str) -> Path:
-        return self.root / "stages" / f"{hashlib.sha256(stage.encode()).hexdigest()[:32]}.json"
+        name = hashlib.sha256(stage.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self.root / "stages" / f"{name}.json"
 
     def size_bytes(self) -> int:
         """Bytes on disk."""
@@ -219,14 +221,20 @@ class Store:
         return found
 
     def evict(self) -> int:
-        """Delete the least recently used entries if the folder is over its limit, and what belongs to none.
+        """Delete the least recently used outputs if the folder is over its limit, and what belongs to no stage.
+
+        Records, which are small, go last: as long as they are there, a batch larger than the cache is still resumed,
+        and only what a stage that runs really reads has to be made again.
 
         Returns:
             Bytes freed.
         """
+        if self._known_bytes is not None and self._known_bytes <= self.limit_bytes:
+            return 0
         started = time.time()
         files = self._files()
         total = sum(file.size_bytes for file in files)
+        self._known_bytes = total
         if total <= self.limit_bytes:
             return 0
         goal = total - int(self.limit_bytes * _LOW_WATER)
@@ -236,27 +244,29 @@ class Store:
             for name, folder in folders.items()
         }
         records = [file for file in by_folder["records"] if file.path.suffix == ".json"]
-        contents = {file.path: _blobs_of(file.path) for file in records}
-        needed = Counter(blob for blobs in contents.values() for blob in blobs)
-        blobs = {file.path.name: file for file in by_folder["blobs"]}
+        # Oldest first, so that what stays is when each blob's latest record was used.
+        wanted = {blob: record.used for record in records for blob in _blobs_of(record.path)}
 
         freed = sum(_delete(file) for file in by_folder["quarantine"])
         for file in files:
-            orphan = folders["blobs"] in file.path.parents and not needed[file.path.name]
+            orphan = folders["blobs"] in file.path.parents and file.path.name not in wanted
             if (orphan or file.path.name.startswith(TEMPORARY_PREFIX)) and file.used < started - _STALE_S:
                 freed += _delete(file)
+        kept = [file for file in by_folder["blobs"] if file.path.name in wanted]
+        for blob in sorted(kept, key=lambda file: wanted[file.path.name]):
+            if freed >= goal:
+                break
+            freed += _delete(blob, unless_used_since=started)
         newest = 0.0
         for record in records:
             if freed >= goal:
                 break
-            freed += _delete(record)  # before its blobs: no reader is sent to a blob that is gone
+            freed += _delete(record)
             newest = record.used
-            for blob in contents[record.path]:
-                needed[blob] -= 1
-                if not needed[blob] and blob in blobs:
-                    freed += _delete(blobs[blob], unless_used_since=started)
         # Why a stage would run again is not worth keeping for longer than what it made.
-        return freed + sum(_delete(file) for file in by_folder["stages"] if file.used < newest)
+        freed += sum(_delete(file) for file in by_folder["stages"] if file.used < newest)
+        self._known_bytes = total - freed
+        return freed
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
     ├── WorkflowError               the file that describes the work is wrong
     │   ├── WorkflowFormatError     not JSON, not a workflow
     │   └── WorkflowInvalidError    a workflow, but not one that can run
+    ├── UsageError                  what was asked for cannot be done as asked
     ├── WeightsError
     │   ├── WeightsMissingError     a model's file is not installed
     │   ├── WeightsCorruptError     size or digest differ from the catalogue
@@ -96,6 +97,12 @@ class WorkflowInvalidError(WorkflowError):
     """The workflow cannot run as it is; ``context["problems"]`` lists every reason."""
 
 
+class UsageError(PhotokeepError):
+    """What was asked for on the command line or in a setting cannot be done as asked."""
+
+    exit_code = 2
+
+
 class WeightsError(PhotokeepError):
     """Something is wrong with a model's weight file."""
 
@@ -140,6 +147,8 @@ class PoolClosedError(VramError):
 
 class CacheError(PhotokeepError):
     """The stage cache cannot be read or written."""
+
+    exit_code = 2  # a run goes on without its cache; what ends one is a folder that cannot be used at all
 
 
 class StageFailedError(PhotokeepError):

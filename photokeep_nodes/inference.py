@@ -176,9 +176,9 @@ def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
     return max(smallest_tile(spec), min(_LARGEST_TILE, int(pixels**0.5), max(height, width)))
 
 
-def working_bytes(spec: ModelSpec, height: int, width: int, dtype_size: int = 4) -> int:
-    """Estimate of the memory one tile's computation takes on the device."""
-    return spec.bytes_per_pixel * height * width * dtype_size // 4
+def working_bytes(spec: ModelSpec, height: int, width: int) -> int:
+    """Estimate of the memory one tile's computation takes on the device, on the safe side: in float32."""
+    return spec.bytes_per_pixel * height * width
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -64,7 +64,7 @@ class LoadPhoto:
         try:
             find_photo(photo, host.input_dirs())
         except PhotokeepError as error:
-            return str(error)
+            return f"{error.message}. {error.hint}".rstrip()
         return True
 
     @classmethod

@@ -10,7 +10,6 @@ from ..model_spec import ModelHandle, socket_type
 if TYPE_CHECKING:
     import torch
 
-_SMALLEST_TILE = 64
 _MOST_PIXELS = 1_000_000_000  # 12 GB as floats
 
 
@@ -58,13 +57,6 @@ class Upscale:
                 ),
             }
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, tile: int | None = None) -> bool | str:
-        """Refuse tiles that have no room for their margins."""
-        if tile is not None and 0 < tile < _SMALLEST_TILE:
-            return f"tile is {tile}; use 0 (automatic) or at least {_SMALLEST_TILE}"
-        return True
 
     def run(self, image: torch.Tensor, model: ModelHandle, scale: float, tile: int) -> tuple[torch.Tensor]:
         """Enlarge (B, H, W, C) in [0, 1] to (B, round(H * scale), round(W * scale), 3); see INPUT_TYPES."""

@@ -90,7 +90,7 @@ def _suggestion(name: str, roots: Sequence[Path]) -> str:
     """What to do about a name that is not there."""
     if close := difflib.get_close_matches(name, list_photos(roots), n=3, cutoff=0.6):
         return "Did you mean " + " or ".join(repr(other) for other in close) + "?"
-    where = ", ".join(str(root) for root in roots) or "no folder"
+    where = ", ".join(str(root) for root in roots if Path(root).is_dir()) or "no folder"
     return f"Looked in {where}. Copy the photo there, upload it in the editor, or name it with `-i`."
 
 

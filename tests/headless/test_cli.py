@@ -225,11 +225,15 @@ def test_bad_workflows_end_with_2_and_say_why(shell, content, texts):
         (["--set", "Nobody.scale=2"], "Nobody"),
         (["-i", "missing.png"], "missing.png"),
         (["-i", "*.nope"], "no photo matches"),
+        (["-i", "a" * 300 + ".png"], "there is no photo"),
+        (["-i", ""], "there is no photo"),
+        (["--device", "cuda:97"], "there is no device cuda:97"),
+        (["--json", "."], "is a folder"),
     ],
 )
 def test_bad_usage_is_explained(shell, arguments, text):
     done = shell.run(RESTORE, *arguments)
-    assert done.returncode in {1, 2}
+    assert done.returncode == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert shell.output() == []
@@ -239,9 +243,8 @@ def test_an_output_folder_that_cannot_be_written(shell):
     photo = save_photo(shell.folder / "a.png")
     (shell.folder / "taken").write_text("a file, not a folder")
     done = shell.run(RESTORE, "-i", photo, "-o", shell.folder / "taken" / "deeper")
-    assert done.returncode == 1
-    assert "taken" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == 2
+    assert "taken is a file, not a folder" in done.stderr
     assert (shell.folder / "taken").read_text() == "a file, not a folder"
 
 
@@ -249,15 +252,51 @@ def test_a_cache_folder_that_cannot_be_made(shell):
     photo = save_photo(shell.folder / "a.png")
     (shell.folder / "file").write_text("")
     done = shell.run(RESTORE, "-i", photo, "--cache-dir", shell.folder / "file" / "cache")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--no-cache" in done.stderr
+
+
+def test_odd_names_are_shown_and_saved_as_they_are(shell):
+    names = ["photo [bw].png", "x[bold]y.png", "[x] weird.png", "ümläut 写真.png", os.fsdecode(b"bad\xff.png")]
+    for name in names:
+        save_photo(shell.folder / "in" / name, side=16)
+    done = shell.run(RESTORE, "-i", "in", "--set", "Upscale.scale=1", "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    assert len(shell.output()) == len(names)
+    for shown in ("photo [bw]_restored.png", "x[bold]y_restored.png", "[x] weird_restored.png"):
+        assert shown in done.stdout
+        assert shown in shell.output()
+
+
+def test_an_unreadable_stage_output_is_made_again_with_its_model(shell):
+    photo = save_photo(shell.folder / "a.png")
+    assert shell.run(RESTORE, "-i", photo).returncode == 0
+    for blob in (shell.folder / "cache" / "stages" / "blobs").rglob("*"):
+        if blob.is_file():
+            blob.write_bytes(b"x" * blob.stat().st_size)
+    done = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=2", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    assert stages(done)["Upscale"] == "ran"
+    assert shell.output() == ["a_restored.png", "a_restored_2.png"]
+
+
+def test_a_batch_larger_than_the_cache_is_resumed_without_work(shell):
+    for number in range(4):
+        save_photo(shell.folder / "in" / f"{number}.png", side=20 + number)
+    arguments = (RESTORE, "-i", "in", "--set", "Upscale.scale=1", "--json", "result.json")
+    for _ in range(2):
+        done = shell.run(*arguments, PHOTOKEEP_CACHE_LIMIT="90k")
+        assert done.returncode == 0, done.stderr
+    runs = json.loads((shell.folder / "result.json").read_text())["runs"]
+    assert {stage["status"] for run in runs for stage in run["stages"]} == {"cached"}
+    assert shell.output() == [f"{number}_restored.png" for number in range(4)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_stops_clean_and_goes_on_where_it_was(shell, signal_number):
     photo = save_photo(shell.folder / "large.png", side=300)
-    process = shell.start("run_command", RESTORE, "-i", photo)
+    process = shell.start("run_command", RESTORE, "-i", photo, "--json", "result.json")
     records = shell.folder / "cache" / "stages" / "records"
     deadline = time.monotonic() + 120
     while len(list(records.rglob("*.json"))) < 3:  # Load, Analyze and Denoise are done: Upscale is at work
@@ -271,6 +310,9 @@ def test_interrupted_it_stops_clean_and_goes_on_where_it_was(shell, signal_numbe
     assert "interrupted" in err
     assert "Traceback" not in err
     assert shell.output() == []
+    (run,) = json.loads((shell.folder / "result.json").read_text())["runs"]
+    assert run["status"] == "interrupted"
+    assert [stage["title"] for stage in run["stages"]] == ["Load", "Analyze", "Denoise"]
     # Within the cache too nothing is half-written.
     assert not [p for p in (shell.folder / "cache").rglob(".*") if p.is_file()]
     done = shell.run(RESTORE, "-i", photo, "--set", "Upscale.scale=1", "--plan", "--json", "-")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headless.settings import SettingError, Settings, check_device, parse_size
+from headless.settings import Settings, check_device, parse_size, require_device
+from photokeep_nodes.errors import UsageError
 
 VARIABLES = ("DEVICE", "VRAM_BUDGET", "CACHE", "CACHE_LIMIT", "OUTPUT")
 
@@ -71,7 +72,7 @@ def test_every_whole_number_of_every_unit_is_exact(number: int, unit: str, tail:
     ],
 )
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(SettingError, match="is no size") as caught:
+    with pytest.raises(UsageError, match="is no size") as caught:
         parse_size(text)
     assert caught.value.exit_code == 2
     assert "8G" in caught.value.hint
@@ -86,7 +87,7 @@ def test_devices(name: str) -> None:
     "name", ["", "CPU", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "cuda:0 ", "cuda:0\n", "cuda:٣", "cuda:9999"]
 )
 def test_what_is_no_device(name: str) -> None:
-    with pytest.raises(SettingError, match="is no device"):
+    with pytest.raises(UsageError, match="is no device"):
         check_device(name)
 
 
@@ -126,8 +127,16 @@ def test_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"PHOTOKEEP_{name}", value)
-    with pytest.raises(SettingError, match=f"PHOTOKEEP_{name}: '{value}' is no") as caught:
+    with pytest.raises(UsageError, match=f"PHOTOKEEP_{name}: '{value}' is no") as caught:
         Settings.from_environment()
     assert caught.value.hint
     twin = pickle.loads(pickle.dumps(caught.value))
     assert str(twin) == str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work() -> None:
+    require_device("auto")
+    require_device("cpu")
+    with pytest.raises(UsageError, match="there is no device cuda:97") as caught:
+        require_device("cuda:97")
+    assert caught.value.exit_code == 2

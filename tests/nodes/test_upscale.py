@@ -131,16 +131,7 @@ def test_what_would_not_fit_is_refused_before_any_work(
         upscale(image, scale)
 
 
-@pytest.mark.parametrize(("tile", "fine"), [(0, True), (64, True), (512, True), (1, False), (63, False), (None, True)])
-def test_tiles_without_room_for_their_margins_are_refused_early(tile: int | None, fine: bool) -> None:
-    answer = Upscale.VALIDATE_INPUTS(tile=tile)
-    assert (answer is True) == fine
-    if not fine:
-        assert isinstance(answer, str)
-        assert str(tile) in answer
-
-
-def test_a_small_tile_that_comes_from_another_node_is_enlarged() -> None:
+def test_a_tile_without_room_for_its_margins_is_enlarged() -> None:
     image = photo(40, 100)
     torch.testing.assert_close(upscale(image, tile=16), upscale(image), rtol=0, atol=1e-4)
 
