@@ -19,7 +19,9 @@ _LICENCE = Licence("BSD-3-Clause", commercial=True, url="https://github.com/xinn
 
 
 def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    return _spandrel.load(state, architecture="ESRGAN", scale=4)
+    from .._arch.dense_blocks import reuse_memory
+
+    return reuse_memory(_spandrel.load(state, architecture="ESRGAN", scale=4))
 
 
 SPEC = ModelSpec(
