@@ -8,22 +8,22 @@ stages behind it with it and no others.
 from __future__ import annotations
 
 import hashlib
-import inspect
-import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from photokeep_nodes import host, models, photo_io, weights
-from photokeep_nodes.errors import CacheError, PhotokeepError, StageFailedError
+from photokeep_nodes import host, models, weights
+from photokeep_nodes.errors import CacheError, PhotokeepError
 from photokeep_nodes.files import sha256_of, write_atomically
 from photokeep_nodes.model_spec import ModelHandle
 
 from . import artefact
+from .call import call_node, file_error
 from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, Warned
-from .fingerprint import code_digest, device_class, digest_of, explain, library_versions, stage_key
+from .fingerprint import explain, stage_key
 from .graph import Link
 from .memory import PeakMemory
+from .parts import ALWAYS_NEW, model_digest, stage_parts
 from .store import Record, StoredFile, StoredOutput
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .schema import NodeSchema
     from .store import Store
 
-_ALWAYS_NEW = "always new"
 _MOVED = "what it saved was moved or changed"
 
 
@@ -161,7 +160,7 @@ class Runner:
             except PhotokeepError as error:
                 self._end(stage, "failed", error=error)
             except OSError as error:  # a photo that may not be read, a folder that went away
-                self._end(stage, "failed", error=_as_typed(stage, error))
+                self._end(stage, "failed", error=file_error(stage, error))
         for source in {link.node_id for link in stage.links.values()}:
             self._release(source)
 
@@ -169,7 +168,7 @@ class Runner:
         schema = self._schemas[stage.class_type]
         if is_model_stage(schema):
             self._values[stage.id, 0] = handle = ModelHandle(schema.node_class.MODEL_ID)  # type: ignore[union-attr]
-            self._digests[stage.id] = (_model_digest(handle),)
+            self._digests[stage.id] = (model_digest(handle),)
             self._end(stage, "ran")
             return
         parts, key, why = None, None, "the cache is off"
@@ -197,7 +196,7 @@ class Runner:
         self._listener(StageStarted(stage.id, stage.title, why, self._position[stage.id], len(self._position)))
         started = time.perf_counter()
         with PeakMemory() as memory:
-            outputs, saved = _call(stage, schema, inputs)
+            outputs, saved = call_node(stage, schema, inputs)
         seconds = time.perf_counter() - started
         files = self._saved_paths(saved)
         for slot, value in enumerate(outputs):
@@ -253,31 +252,16 @@ class Runner:
     # -- keys and stored outputs --------------------------------------------------------------------------------
 
     def _parts(self, stage: Stage) -> dict[str, Any]:
-        """Everything the stage's outputs depend on, by name; the values are digests or plain."""
-        schema = self._schemas[stage.class_type]
-        inputs: dict[str, Any] = {}
-        for name, value in stage.inputs.items():
-            if isinstance(value, Link):
-                inputs[name] = self._digests[value.node_id][value.output_index]
-            elif name in schema.file_inputs:
-                path = photo_io.find_photo(value, host.input_dirs())
-                inputs[name] = digest_of({"name": path.name, "sha256": sha256_of(path)})
-            else:
-                inputs[name] = digest_of(value)
-        for name, kind in schema.hidden.items():
-            if kind in self._hidden:
-                inputs[name] = digest_of(self._hidden[kind])
-        return {
-            "node": stage.class_type,
-            "code": code_digest(schema.node_class.__module__) if schema.node_class is not None else "",
-            "input": inputs,
-            "outside": _outside(schema, stage),
-            "device": device_class(self._settings.device),
-            "library version": library_versions(),
-        }
+        return stage_parts(
+            stage,
+            self._schemas[stage.class_type],
+            digests=self._digests,
+            hidden=self._hidden,
+            device=self._settings.device,
+        )
 
     def _key_and_reason(self, store: Store, stage: Stage, parts: dict[str, Any]) -> tuple[str | None, str]:
-        if parts["outside"] == _ALWAYS_NEW:
+        if parts["outside"] == ALWAYS_NEW:
             return None, "its result may differ each time"
         return stage_key(parts), explain(store.last_parts(self._stage_name(stage)), parts)
 
@@ -370,7 +354,7 @@ class Runner:
                 stage = self._plan.stages[stage_id]
                 schema = self._schemas[stage.class_type]
                 if is_model_stage(schema):
-                    self._digests[stage_id] = (_model_digest(ModelHandle(schema.node_class.MODEL_ID)),)  # type: ignore[union-attr]
+                    self._digests[stage_id] = (model_digest(ModelHandle(schema.node_class.MODEL_ID)),)  # type: ignore[union-attr]
                     continue
                 result.append(self._forecast(stage))
         return result
@@ -392,81 +376,3 @@ class Runner:
             return Forecast(stage.id, will_run=True, why=_MOVED)
         self._digests[stage.id] = tuple(output.digest for output in record.outputs)
         return Forecast(stage.id, will_run=False, why="unchanged")
-
-
-def _as_typed(stage: Stage, error: OSError) -> StageFailedError:
-    return StageFailedError(
-        f"{error.filename or 'a file'} cannot be used: {error.strerror or error}",
-        hint="Check that it is there and that you may read it.",
-        node_id=stage.id,
-        class_type=stage.class_type,
-    )
-
-
-def _model_digest(handle: ModelHandle) -> str:
-    spec = models.get(handle)
-    content = f"{weights.digest(spec)} {code_digest(models.module_of(spec.id))}"
-    found = artefact.encode(handle, model_digest=content)
-    return found.digest if found is not None else content
-
-
-def _outside(schema: NodeSchema, stage: Stage) -> str:
-    """Ask the node, as the host does, whether something outside its inputs has changed.
-
-    Returns:
-        What belongs into the key: the digest of what ``IS_CHANGED`` says, or ``_ALWAYS_NEW`` for NaN, which differs
-        from itself.
-    """
-    is_changed = getattr(schema.node_class, "IS_CHANGED", None)
-    if is_changed is None or schema.file_inputs:  # the content of files is a part of the key of its own
-        return ""
-    wanted = inspect.signature(is_changed).parameters
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())
-    widgets = {n: v for n, v in stage.inputs.items() if not isinstance(v, Link) and (takes_all or n in wanted)}
-    answer = is_changed(**widgets)
-    if isinstance(answer, float) and math.isnan(answer):
-        return _ALWAYS_NEW
-    return digest_of(str(answer))
-
-
-def _call(stage: Stage, schema: NodeSchema, inputs: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
-    """Run a node.
-
-    Returns:
-        Its outputs, and the names below the output folder of what it saved.
-    Raises:
-        PhotokeepError: what the node raised, wrapped in StageFailedError where it is not ours.
-    """
-    if schema.node_class is None:
-        raise StageFailedError(f"{stage.title}: this node can only be described, not run, here", node_id=stage.id)
-    try:
-        answer = getattr(schema.node_class(), schema.function)(**inputs)
-    except PhotokeepError:
-        raise
-    except MemoryError as error:
-        raise StageFailedError(
-            f"{stage.title}: out of memory", hint="Use a smaller photo or scale, or close other programs."
-        ) from error
-    except Exception as error:
-        raise StageFailedError(
-            f"{stage.title}: {type(error).__name__}: {error}",
-            hint="This is a fault in the node. Run again with -v for the details.",
-            node_id=stage.id,
-            class_type=stage.class_type,
-        ) from error
-    saved: list[str] = []
-    if isinstance(answer, dict):
-        for image in answer.get("ui", {}).get("images", ()):
-            if image.get("type") == "output":
-                folder = image.get("subfolder", "")
-                saved.append(f"{folder}/{image['filename']}" if folder else image["filename"])
-        answer = answer.get("result", ())
-    outputs = tuple(answer or ())
-    if len(outputs) != len(schema.outputs):
-        raise StageFailedError(
-            f"{stage.title} returned {len(outputs)} outputs where {len(schema.outputs)} are declared",
-            hint="This is a fault in the node.",
-            node_id=stage.id,
-            class_type=stage.class_type,
-        )
-    return outputs, saved
