@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_STAGE_FAILED = 1
 EXIT_INTERRUPTED = 130
+_PIPED_WIDTH = 200
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -99,8 +100,6 @@ def run_workflow(
     photokeep-run workflows/restore.json -i scans/ -o restored/
     photokeep-run workflows/restore.json --set Upscale.scale=2 --plan
     """  # noqa: D301 - click's mark against rewrapping is a real backspace
-    from rich.console import Console
-
     from photokeep_nodes import host
 
     from .job import Job
@@ -124,7 +123,7 @@ def run_workflow(
         store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
     job = Job(workflow, overrides=overrides, inputs=inputs, settings=settings, store=store)
     # With the JSON on standard output, everything for people goes to standard error.
-    console = Console(stderr=json_path == "-", highlight=False, soft_wrap=True)
+    console = _console(stderr=json_path == "-")
     if plan_only:
         _show_plan(job, console, json_path, quiet=quiet)
         return
@@ -192,10 +191,9 @@ def _show_results(console: Console, results: list[RunResult]) -> None:
 
 
 def _explain_failures(result: RunResult, *, verbose: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _console(stderr=True)
     errors = [(f"{stage.title}: ", stage.error) for stage in result.stages if stage.error is not None]
     if result.error is not None:
         errors.append(("", result.error))
@@ -378,10 +376,14 @@ def doctor(*, as_json: bool) -> None:
     print_doctor(_console(), found)
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
+    """Where to print for people; in a file or a pipe, lines are long enough for paths to stay whole."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _PIPED_WIDTH
+    return console
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -65,7 +65,7 @@ def load_workflow(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> dict[str
         raw = _load(path, limits)
     except WorkflowFormatError as error:
         raise WorkflowFormatError(
-            f"{printable(path.name)}: {error.message}", hint=error.hint, **error.context, path=str(path)
+            f"{printable(path.name or str(path))}: {error.message}", hint=error.hint, **error.context, path=str(path)
         ) from error
     return raw
 
