@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from _figures import Figure, argument_parser, at_most, report
 
-from photokeep_nodes._vram_simulated import SimulatedDevice
+from photokeep_nodes._vram.simulated import SimulatedDevice
 from photokeep_nodes.vram_manager import ModelSource, VramPool
 
 DEVICE = torch.device("cuda", 0)

@@ -159,8 +159,7 @@ def _package_files(path: Path, root: Path) -> Iterator[Path]:
 
 def _has_effect(file: Path, root: Path) -> bool:
     # The pack's own door imports every node; following it would tie each stage to all the others.
-    in_root = file.parent == root and file.stem in {*_WITHOUT_EFFECT, "__init__"}
-    return not in_root and not file.name.startswith("_vram")
+    return file.parent != root or file.stem not in {*_WITHOUT_EFFECT, "__init__"}
 
 
 def _targets(node: ast.AST, path: Path, root: Path) -> Iterator[Path]:

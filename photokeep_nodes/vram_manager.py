@@ -15,10 +15,9 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
-How it is built: ``_vram_records`` (the data), ``_vram_state`` (every change of it), ``_vram_queue`` (who may go next),
-``_vram_room`` and ``_vram_policy`` (who leaves), ``_vram_weights`` (the pointer swap), ``_vram_device`` (the hardware),
-``_vram_engine`` and ``_vram_evict`` (waiting and working outside the lock), ``_vram_lease``, ``_vram_report``,
-``_vram_fork``.
+How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
+``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
+``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ import time
 import types
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _vram_fork
-from ._vram_device import Device, TorchDevice, default_ram_budget_bytes, normalised
-from ._vram_engine import PoolEngine
-from ._vram_lease import Lease
-from ._vram_policy import Candidate, EvictionPolicy, LruPolicy
-from ._vram_queue import WAIT_SLICE_S
-from ._vram_records import ModelSource
-from ._vram_state import HOST
+from ._vram import fork
+from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
+from ._vram.engine import PoolEngine
+from ._vram.lease import Lease
+from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
+from ._vram.queue import WAIT_SLICE_S
+from ._vram.records import ModelSource
+from ._vram.state import HOST
 from .errors import VramError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class VramPool(PoolEngine):
             make_room,
             clock,
         )
-        _vram_fork.watch(self)
+        fork.watch(self)
 
     def _forked(self, *, cuda_was_live: bool) -> None:
         super()._forked(cuda_was_live=cuda_was_live)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from .vram_manager import VramPool
+    from ..vram_manager import VramPool
 
 _POISON = 0xA5
 
 
 class SimulatedDevice:
-    """See `photokeep_nodes._vram_device.Device`.
+    """See `photokeep_nodes._vram.device.Device`.
 
     Args:
         capacity_bytes: what can be allocated in all.

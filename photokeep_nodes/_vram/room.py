@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._vram_policy import Candidate
-from ._vram_records import Entry, Ledger, Phase, Resident
+from .policy import Candidate
+from .records import Entry, Ledger, Phase, Resident
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from ._vram_policy import EvictionPolicy
+    from .policy import EvictionPolicy
 
 Holder = Resident | Entry
 """What can be evicted: a resident from its accelerator, an entry's master from RAM."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import nn
 
-from photokeep_nodes._vram_simulated import SimulatedDevice, audit
+from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import LeaseNestedError, VramExhaustedError
 from photokeep_nodes.vram_manager import Lease, ModelSource, VramPool
 

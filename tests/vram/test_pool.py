@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from photokeep_nodes import _vram_device, vram_manager
-from photokeep_nodes._vram_simulated import SimulatedDevice, audit
+from photokeep_nodes import vram_manager
+from photokeep_nodes._vram import device as vram_device
+from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
     LeaseNestedError,
     LeaseReleasedError,
@@ -675,8 +676,8 @@ def test_half_of_the_machines_memory_is_the_default_or_of_its_containers(monkeyp
     limit = tmp_path / "memory.max"
     if written is not None:
         limit.write_text(written)
-    monkeypatch.setattr(_vram_device, "_CGROUP_LIMIT", limit)
-    monkeypatch.setattr(_vram_device.psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(vram_device, "_CGROUP_LIMIT", limit)
+    monkeypatch.setattr(vram_device.psutil, "virtual_memory", Memory)
     pool = VramPool()
     assert pool.available_bytes(CPU) == expected * UNIT
     pool.set_budget(CPU, UNIT)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ._vram_device import Device
-    from ._vram_weights import Instance, Master
-    from .errors import VramError
+    from ..errors import VramError
+    from .device import Device
+    from .weights import Instance, Master
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Protocol
 
-from ._vram_state import HOST
-from .errors import LeaseReleasedError, VramError
+from ..errors import LeaseReleasedError, VramError
+from .state import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Self
 
-    from ._vram_records import Grant, ModelSource
+    from .records import Grant, ModelSource
 
 
 class Lender(Protocol):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from photokeep_nodes._vram_simulated import SimulatedDevice, audit
+from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import VramError
 from photokeep_nodes.vram_manager import ModelSource, VramPool
 

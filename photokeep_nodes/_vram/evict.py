@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._vram_records import Departure, Ledger, Resident
+    from .records import Departure, Ledger, Resident
 
 _log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ._vram_records import Phase
+from .records import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._vram_records import Counters, Entry, Grant, Ledger
+    from .records import Counters, Entry, Grant, Ledger
 
 
 def snapshot(ledgers: Iterable[Ledger], entries: Iterable[Entry], counters: Counters, now: float) -> dict[str, Any]:

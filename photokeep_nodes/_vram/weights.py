@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .errors import VramError
+from ..errors import VramError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._vram_device import Device
+    from .device import Device
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from ._vram_records import Ledger, Phase, Request, Waiter
-from ._vram_report import human
-from .errors import LeaseNestedError, PoolClosedError, VramError, VramExhaustedError
+from ..errors import LeaseNestedError, PoolClosedError, VramError, VramExhaustedError
+from .records import Ledger, Phase, Request, Waiter
+from .report import human
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from ._vram_lease import Lease
-    from ._vram_room import Holder
-    from ._vram_state import PoolState
+    from .lease import Lease
+    from .room import Holder
+    from .state import PoolState
 
 BYPASS_LIMIT = 8
 """How many later requests may be let past one that waits for the same tier (I8)."""

@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch import nn
 
-from photokeep_nodes import _vram_engine, _vram_lease, _vram_weights, vram_manager
-from photokeep_nodes._vram_queue import BYPASS_LIMIT
-from photokeep_nodes._vram_simulated import SimulatedDevice, audit
+from photokeep_nodes import vram_manager
+from photokeep_nodes._vram import engine, lease, weights
+from photokeep_nodes._vram.queue import BYPASS_LIMIT
+from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
     LeaseNestedError,
     LeaseTimeoutError,
@@ -515,7 +516,7 @@ def test_failures_at_random_leave_nothing_behind(threads):  # I6
 
 # -- interrupts -------------------------------------------------------------------------------------------------------
 
-_TRACED = {module.__file__ for module in (_vram_engine, _vram_lease, _vram_weights, vram_manager)}
+_TRACED = {module.__file__ for module in (engine, lease, weights, vram_manager)}
 
 
 @contextmanager

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ._vram_records import Charge, Counters, Departure, Entry, Flight, Grant, Ledger, Phase, Resident
-from ._vram_report import readable, snapshot
-from ._vram_room import Holder, evictable, held_bytes, select
-from .errors import VramError
+from ..errors import VramError
+from .records import Charge, Counters, Departure, Entry, Flight, Grant, Ledger, Phase, Resident
+from .report import readable, snapshot
+from .room import Holder, evictable, held_bytes, select
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Sequence
 
-    from ._vram_policy import EvictionPolicy
-    from ._vram_records import ModelSource, Request
-    from ._vram_weights import Instance, Master
+    from .policy import EvictionPolicy
+    from .records import ModelSource, Request
+    from .weights import Instance, Master
 
 HOST = torch.device("cpu")
 

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ._vram_device import best_device, normalised
-from ._vram_evict import carry_out
-from ._vram_lease import copy_of
-from ._vram_queue import WAIT_SLICE_S, AdmissionQueue, AskAgainError, Patience
-from ._vram_records import Grant, Ledger, Request, Waiter
-from ._vram_state import PoolState
-from ._vram_weights import adopt, upload
-from .errors import LeaseTimeoutError, PoolClosedError, VramError, VramExhaustedError
+from ..errors import LeaseTimeoutError, PoolClosedError, VramError, VramExhaustedError
+from .device import best_device, normalised
+from .evict import carry_out
+from .lease import copy_of
+from .queue import WAIT_SLICE_S, AdmissionQueue, AskAgainError, Patience
+from .records import Grant, Ledger, Request, Waiter
+from .state import PoolState
+from .weights import adopt, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ._vram_device import Device
-    from ._vram_lease import Lease
-    from ._vram_policy import EvictionPolicy
-    from ._vram_records import Departure, Entry, Flight, ModelSource, Resident
-    from ._vram_weights import Instance, Master
+    from .device import Device
+    from .lease import Lease
+    from .policy import EvictionPolicy
+    from .records import Departure, Entry, Flight, ModelSource, Resident
+    from .weights import Instance, Master
 
 _log = logging.getLogger(__name__)
 
