@@ -89,6 +89,11 @@ class Lease:
         self.__exit__(None, None, None)
 
     @property
+    def names(self) -> str:
+        """The models' keys, for messages."""
+        return ", ".join(source.key for source in self.sources)
+
+    @property
     def active(self) -> bool:
         """Whether the models may be used."""
         return self._grant is not None and not self._grant.released
@@ -96,7 +101,7 @@ class Lease:
     def _held(self) -> Grant:
         if self._grant is None or self._grant.released:
             what = "was not entered" if self._grant is None else "was released"
-            raise LeaseReleasedError(f"the lease of {', '.join(source.key for source in self.sources)} {what}")
+            raise LeaseReleasedError(f"the lease of {self.names} {what}")
         return self._grant
 
     @property
