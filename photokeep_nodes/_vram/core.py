@@ -137,12 +137,19 @@ class PoolCore:
         with self._lock:
             return self._state.ledgers.setdefault(place, Ledger(place, device_, budget, limit, self._clock()))
 
-    def _place(self, sources: Sequence[ModelSource], working_bytes: int) -> Ledger:
-        """Choose where a request goes that names no device; the CPU where no accelerator is left."""
+    @property
+    def accelerators(self) -> tuple[torch.device, ...]:
+        """Those the pool may choose among, failed ones included."""
         if self._accelerators is None:
             self._accelerators = accelerators()
+        return self._accelerators
+
+    def _place(
+        self, sources: Sequence[ModelSource], working_bytes: int, among: Sequence[torch.device] | None = None
+    ) -> Ledger:
+        """Choose where a request goes that names no device; the CPU where no accelerator is left."""
         ledgers = []
-        for place in self._accelerators:
+        for place in self.accelerators if among is None else among:
             try:
                 ledgers.append(self._ledger(place))
             except VramError as error:
