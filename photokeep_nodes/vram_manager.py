@@ -22,16 +22,20 @@ How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change 
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
 import types
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._vram import fork
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
 from ._vram.engine import PoolEngine
+from ._vram.failures import is_device_lost, is_out_of_memory
+from ._vram.ladder import climb_down
 from ._vram.lease import Lease
+from ._vram.plan import Plan, PlanStep
 from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
@@ -39,7 +43,8 @@ from ._vram.state import HOST
 from .errors import VramError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -51,10 +56,16 @@ __all__ = [
     "Lease",
     "LruPolicy",
     "ModelSource",
+    "Plan",
+    "PlanStep",
     "TorchDevice",
     "VramPool",
+    "is_device_lost",
+    "is_out_of_memory",
     "shared_pool",
 ]
+
+R = TypeVar("R")
 
 API_VERSION = (1, 0)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
@@ -67,10 +78,11 @@ class VramPool(PoolEngine):
     """Every weight on every device, and who uses it. Safe to use from any thread.
 
     Args:
-        vram_budgets: bytes per accelerator; one that is not named is asked for its capacity at first use.
+        vram_budgets: bytes per accelerator at most; what other processes leave of it is the other bound.
         ram_budget_bytes: for the masters of all models and for leases on the CPU; half of the machine's by default.
         policy: what to evict; least recently used by default.
         open_device: how to reach an accelerator, given its name.
+        accelerators: among which the pool may choose; every one that torch finds by default.
         make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
             host can move its own idle models away. May be set later.
         clock: monotonic seconds.
@@ -85,6 +97,7 @@ class VramPool(PoolEngine):
         ram_budget_bytes: int | None = None,
         policy: EvictionPolicy | None = None,
         open_device: Callable[[torch.device], Device] = TorchDevice,
+        accelerators: Sequence[torch.device] | None = None,
         make_room: Callable[[int, torch.device], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -93,6 +106,7 @@ class VramPool(PoolEngine):
             default_ram_budget_bytes() if ram_budget_bytes is None else ram_budget_bytes,
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,
+            accelerators,
             make_room,
             clock,
         )
@@ -112,31 +126,158 @@ class VramPool(PoolEngine):
         working_bytes: int = 0,
         timeout_s: float | None = None,
         check_interrupted: Callable[[], None] | None = None,
+        priority: int = 0,
     ) -> Lease:
         """Ask for models on a device, all or nothing. The lease begins where it is entered.
 
         Args:
             sources: one model, or a list or tuple of those that are needed together.
-            device: where; the accelerator torch found by default, else the CPU.
+            device: where; by default the accelerator that serves it best, see `place`, else the CPU.
             working_bytes: what the call will allocate beside the weights.
             timeout_s: longest wait for others; a load in this thread is not cut short. None waits on.
             check_interrupted: called about ten times a second while waiting; what it raises ends the wait.
+            priority: one step passes the 16 requests that came before it.
         Returns:
             A context manager with ``module`` (of one model), ``modules`` and ``device``; it unpacks to its modules.
         Raises:
             VramError: no model, or negative bytes. The rest is raised on entering:
             VramExhaustedError: more than a whole budget.
+            DeviceLostError: the device failed earlier.
             LeaseTimeoutError: not granted in time.
             LeaseNestedError: it would have to wait while this thread holds another lease.
             PoolClosedError: the pool was closed.
-            Exception: whatever a source's ``load`` raised, in every thread that waited for it; nothing stays behind,
-                and the next request tries again.
+            Exception: whatever a source's ``load`` raised, in every thread that waited for it. Nothing stays behind,
+                and the next request tries again; after a second failure in a row requests are answered with the same
+                error for a second, then for two, and so on up to a minute, without trying.
         """
         # Duck-typed, not isinstance of ModelSource: a second copy of the pack has a class of its own.
         wanted: tuple[ModelSource, ...] = tuple(sources) if isinstance(sources, (list, tuple)) else (sources,)  # type: ignore[assignment]
         if working_bytes < 0 or not wanted:
             raise VramError("a lease takes at least one model and no negative number of working bytes")
-        return Lease(self, wanted, device, working_bytes, timeout_s, check_interrupted)
+        return Lease(self, wanted, device, working_bytes, timeout_s, check_interrupted, priority)
+
+    def plan(self, job_id: str, steps: Sequence[PlanStep], *, prefetch: bool = True) -> Plan:
+        """Tell what a job will need: what is needed soonest is then evicted last, and brought before it is asked for.
+
+        ::
+
+            with pool.plan("photo 17", steps) as plan:
+                for index, step in enumerate(steps):
+                    plan.reach(index)
+                    ...
+
+        Args:
+            job_id: names the job; one plan each.
+            steps: in order. It is no mistake to leave some out, or to name models that turn out not to be needed.
+            prefetch: whether to bring models in a thread of the pool's, while the plan is in force.
+        Raises:
+            VramError: on entering: the job has a plan already.
+            PoolClosedError: on entering: the pool was closed.
+        """
+        return Plan(self, job_id, steps, prefetch=prefetch)
+
+    def run(
+        self,
+        sources: Callable[[torch.device], ModelSource | Sequence[ModelSource]],
+        call: Callable[[Lease, int], R],
+        *,
+        tiles: Sequence[int] = (0,),
+        working_bytes: Callable[[torch.device, int], int] = lambda _device, _tile: 0,
+        devices: Sequence[torch.device] | None = None,
+        timeout_s: float | None = None,
+        check_interrupted: Callable[[], None] | None = None,
+        priority: int = 0,
+    ) -> R:
+        """Call a model, and go down the out-of-memory ladder until it fits.
+
+        First what is only kept for later is given up and the call repeated; then smaller tiles are tried; then the
+        next device; at last the CPU.
+
+        Args:
+            sources: what to lease on a device; a dtype, and so a key, may depend on it.
+            call: the work, given the lease and a tile. It may be called again after a failure.
+            tiles: sides in pixels, largest first; 0 where the work has none.
+            working_bytes: what a call with a tile will allocate on a device beside the weights.
+            devices: to try, best first; by default every accelerator, best placed first, and then the CPU.
+            timeout_s: as for `lease`, for each attempt.
+            check_interrupted: as for `lease`.
+            priority: as for `lease`.
+        Returns:
+            What ``call`` returned.
+        Raises:
+            VramExhaustedError: it fits nowhere; ``context["tried"]`` says what was tried.
+            DeviceLostError: every device failed.
+            Exception: what ``call`` raised for other reasons than memory, and what `lease` raises.
+        """
+
+        def lease(device: torch.device, tile: int) -> Lease:
+            return self.lease(
+                sources(device),
+                device=device,
+                working_bytes=working_bytes(device, tile),
+                timeout_s=timeout_s,
+                check_interrupted=check_interrupted,
+                priority=priority,
+            )
+
+        places = self._by_fitness(sources, working_bytes, tiles[0]) if devices is None else iter(devices)
+        return climb_down(self, lease, call, tiles=tiles, devices=places)
+
+    def _by_fitness(
+        self,
+        sources: Callable[[torch.device], ModelSource | Sequence[ModelSource]],
+        working_bytes: Callable[[torch.device, int], int],
+        tile: int,
+    ) -> Iterator[torch.device]:
+        """Yield every accelerator, best first as things stand when the next is needed, and then the CPU."""
+        left = list(self.accelerators)
+        while left:
+            wanted = sources(left[0])
+            several = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
+            best = self._place(several, working_bytes(left[0], tile), left).place
+            if best == HOST:
+                break
+            yield best
+            left.remove(best)
+        yield HOST
+
+    def relieve(self, device: torch.device, keep: Collection[str] = ()) -> None:
+        """Give up all that is idle on ``device`` but the models ``keep``, and what its allocator keeps for reuse."""
+        ledger = self._ledger(device)
+        with self._lock:
+            self._state.shrink(ledger, ledger.budget_bytes, keep)
+        self._work_off()
+        gc.collect()  # tensors in reference cycles, such as those of an exception that went through
+        if ledger.device is not None:
+            ledger.device.empty_cache()
+        self._reckon(ledger, at_once=True)
+
+    def no_prefetch(self) -> AbstractContextManager[None]:
+        """Bring nothing ahead for the duration of the body."""
+        return self._prefetcher
+
+    def note_rung(self, rung: Literal["memory_retries", "smaller_tiles", "moved_elsewhere"]) -> None:
+        """Count a rung of the out-of-memory ladder."""
+        with self._lock:
+            setattr(self._state.counters, rung, getattr(self._state.counters, rung) + 1)
+
+    def memory_report(self, device: torch.device) -> dict[str, Any]:
+        """Return who holds what on ``device``, as the keyword arguments of an error."""
+        ledger = self._ledger(device)
+        with self._lock:
+            return self._state.complaint(ledger)
+
+    def place(self, sources: Sequence[ModelSource] = (), working_bytes: int = 0) -> torch.device:
+        """Return the accelerator on which ``sources`` are best served, or the CPU where none is left.
+
+        One that can hold them comes first; then one that nobody uses; then the one where least has to be copied; then
+        the one with most free bytes.
+        """
+        return self._place(sources, working_bytes).place
+
+    def fence(self, device: torch.device, reason: str) -> None:
+        """Use ``device`` no more: it failed. What waits for it gets `DeviceLostError`; nothing on it is touched."""
+        self._fence(self._ledger(device), reason)
 
     def set_budget(self, device: torch.device, n_bytes: int | None) -> None:
         """Set what the pool may use on ``device``, where the CPU stands for RAM; None asks the device or the machine.
@@ -148,22 +289,23 @@ class VramPool(PoolEngine):
             self._budgets[place] = n_bytes
         else:
             self._budgets.pop(place, None)
-        if place == HOST:
-            self._ram_bytes = n_bytes = default_ram_budget_bytes() if n_bytes is None else n_bytes
         ledger = self._state.ledgers.get(place)
-        if ledger is None or ledger.budget_bytes == n_bytes:
-            return  # applies when the device is first used; or nothing changes, and callers may say so often
-        if n_bytes is None and ledger.device is not None:
-            n_bytes = ledger.device.capacity_bytes()
-        with self._lock:
-            ledger.budget_bytes = n_bytes or 0
-            self._state.shrink(ledger)
-            self._queue.advance()
-        self._work_off()
+        if place == HOST:
+            self._ram_bytes = default_ram_budget_bytes() if n_bytes is None else n_bytes
+            with self._lock:
+                self._state.ram.budget_bytes = self._ram_bytes
+                self._state.shrink(self._state.ram)
+                self._queue.advance()
+            self._work_off()
+        elif ledger is not None and ledger.limit_bytes != n_bytes:
+            # Otherwise it applies when the device is first used; or nothing changes, and callers may say so often.
+            ledger.limit_bytes = n_bytes
+            self._reckon(ledger, at_once=True)
 
     def available_bytes(self, device: torch.device) -> int:
         """Return what one more lease could be given on ``device`` without waiting, its weights included."""
         ledger = self._ledger(device)
+        self._reckon(ledger)
         with self._lock:
             return self._state.available_bytes(ledger)
 
@@ -200,6 +342,7 @@ class VramPool(PoolEngine):
             if entry is not None:
                 self._state.drop(entry)
             self._state.sizes.pop(key, None)
+            self._state.failures.pop(key, None)
         self._work_off()
         return entry is not None
 
@@ -225,9 +368,11 @@ class VramPool(PoolEngine):
         deadline = self._clock() + deadline_s
         with self._lock:
             self._closed = True
+            self._state.plans.plans.clear()
             self._queue.refuse_all()
             for entry in tuple(self._state.entries.values()):
                 self._state.drop(entry)
+        stopped = self._prefetcher.stop(deadline_s)
         while True:
             self._collect_lost()
             self._work_off()
@@ -240,7 +385,7 @@ class VramPool(PoolEngine):
         for ledger in self._state.ledgers.values():
             if ledger.device is not None:
                 ledger.device.empty_cache()
-        return not busy
+        return stopped and not busy
 
 
 def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:

@@ -1,92 +1,40 @@
-"""The pool's inner half: waiting, loading, copying and evicting around `PoolState`.
-
-One lock guards the records; loads, copies, evictions and callbacks run outside of it, and nothing that may block or run
-foreign code (but for the policy's choice) is called under it.
-"""
+"""Granting leases: at once where the models are hot, else by turn."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING
 
-import torch
-
-from ..errors import LeaseTimeoutError, PoolClosedError, VramError, VramExhaustedError
-from .device import best_device, normalised
-from .evict import carry_out
-from .lease import copy_of
-from .queue import WAIT_SLICE_S, AdmissionQueue, AskAgainError, Patience
-from .records import Grant, Ledger, Request, Waiter
-from .state import PoolState
-from .weights import adopt, upload
+from ..errors import PoolClosedError, VramError
+from .bring import PoolBringing
+from .lease import Lease, copy_of
+from .prefetch import Prefetcher
+from .queue import AskAgainError, Patience
+from .records import Grant, Request, Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Mapping
 
-    from .device import Device
-    from .lease import Lease
-    from .policy import EvictionPolicy
-    from .records import Departure, Entry, Flight, ModelSource, Resident
-    from .weights import Instance, Master
+    from .plan import Plan, PlanStep
+    from .records import Ledger, ModelSource
 
 _log = logging.getLogger(__name__)
 
 
-class PoolEngine:
+class PoolEngine(PoolBringing):
     """See `VramPool`, which adds the public half."""
 
-    def __init__(
-        self,
-        policy: EvictionPolicy,
-        ram_budget_bytes: int,
-        budgets: dict[torch.device, int],
-        open_device: Callable[[torch.device], Device],
-        make_room: Callable[[int, torch.device], None] | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self.make_room = make_room
-        self._budgets = budgets
-        self._ram_bytes = ram_budget_bytes
-        self._policy = policy
-        self._open_device = open_device
-        self._clock = clock
-        self._refused_types: set[str] = set()
-        self._inherited: list[PoolState] = []
-        self._start_empty()
-
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()
-        self._state = PoolState(self._lock, self._policy, self._clock, self._ram_bytes)
-        self._queue = AdmissionQueue(self._state)
-        self._changed = threading.Condition(self._lock)  # an eviction ended, or a lease of a closing pool
-        self._tickets = count()
-        self._lost: deque[Grant] = deque()
-        self._closed = False
-        self._default: torch.device | None = None
-
-    def _forked(self, *, cuda_was_live: bool) -> None:
-        """Begin anew in a forked child, which owns no leases (I12)."""
-        old = self._state
-        for grant in old.grants:
-            grant.released = True
-        self._refused_types |= {ledger.place.type for ledger in old.ledgers.values() if not ledger.is_host}
-        if cuda_was_live:
-            self._refused_types.add("cuda")
-        # Kept for good: freeing the parent's device memory from here would call into a context that is not ours.
-        self._inherited.append(old)
-        self._start_empty()
-
-    # -- what a lease calls -------------------------------------------------------------------------------------------
+        super()._start_empty()
+        self._prefetcher = Prefetcher(self._bring_foreseen, lambda: bool(self._state.plans.plans))
 
     def _enter(self, lease: Lease) -> None:
         place = lease.place
         if place is None:
-            place = self._default = self._default or best_device()
-        ledger = self._state.ledgers.get(place) or self._ledger(place)
+            ledger = self._place(lease.sources, lease.working_bytes)
+        else:
+            ledger = self._state.ledgers.get(place) or self._ledger(place)
         grant = lease._grant = Grant(threading.current_thread(), self._clock(), ledger)
         with self._lock:
             # Nobody overtakes the queue on this path.
@@ -97,73 +45,20 @@ class PoolEngine:
         elif lease.working_bytes:
             self._ask_host(grant)
 
-    def _leave(self, grant: Grant) -> None:
-        with self._lock:
-            if grant.released:
-                self._state.counters.double_releases += 1
-                return
-            self._state.release(grant)
-            if self._queue.waiters:
-                self._queue.advance()
-            if self._closed:
-                self._changed.notify_all()
-        if self._state.departures:
-            self._work_off()
-
-    def _lose(self, grant: Grant) -> None:
-        self._lost.append(grant)  # a finalizer may run anywhere, even under the lock
-
-    def _collect_lost(self) -> None:
-        while self._lost:
-            with self._lock:
-                grant = self._lost.popleft() if self._lost else None
-                if grant is not None and not grant.released:
-                    self._state.counters.lost_leases += 1
-                    self._state.release(grant)
-                    self._queue.advance()
-            self._work_off()
-
-    # -- admission ----------------------------------------------------------------------------------------------------
-
-    def _ledger(self, device: torch.device) -> Ledger:
-        """Return the account of ``device``, opening it at its first use."""
-        place = normalised(device)
-        ledger = self._state.ledgers.get(place)
-        if ledger is not None:
-            return ledger
-        if place.type in self._refused_types:
-            raise VramError(
-                f"this process was forked from one that used {place}, and cannot use it",
-                hint="Start worker processes with the spawn method, or touch no accelerator before forking.",
-            )
-        try:
-            device_ = self._open_device(place)
-            budget = self._budgets[place] if place in self._budgets else device_.capacity_bytes()
-        except (RuntimeError, AssertionError) as error:  # torch raises either for a device it was not built for
-            raise VramError(f"{place} cannot be used: {error}", hint="Choose another device.") from error
-        with self._lock:
-            return self._state.ledgers.setdefault(place, Ledger(place, device_, budget))
-
     def _enter_slowly(self, lease: Lease, ledger: Ledger) -> None:
         started = self._clock()
         patience = Patience(lease, self._clock)
         sources = {source.key: source for source in lease.sources}
-        request = Request(tuple(sources.values()), ledger, lease.working_bytes, threading.current_thread())
+        request = Request(
+            tuple(sources.values()), ledger, lease.working_bytes, threading.current_thread(), lease.priority
+        )
         ticket = next(self._tickets)
+        self._reckon(ledger)
         self._collect_lost()  # before the queue decides: for a lost lease of this thread it would be a nested request
         try:
             while True:
                 try:
-                    grant = self._await_turn(lease, request, ticket, patience)
-                    self._fund(grant)
-                    self._ask_host(grant)
-                    for resident in grant.arrivals:
-                        self._bring(grant, resident, sources[resident.entry.key], patience)
-                    for resident in grant.residents:
-                        if not resident.ready:
-                            self._join(resident.flight, ledger, patience)
-                    with self._lock:
-                        self._state.settle(grant)
+                    self._deliver(self._await_turn(lease, request, ticket, patience), sources, patience)
                     break
                 except AskAgainError:
                     if lease._grant is not None:
@@ -174,12 +69,26 @@ class PoolEngine:
                 self._state.counters.stall_s += self._clock() - started
         self._work_off()
 
+    def _deliver(self, grant: Grant, sources: Mapping[str, ModelSource], patience: Patience) -> None:
+        """Bring everything that was granted where it was asked for."""
+        self._fund(grant)
+        self._ask_host(grant)
+        for resident in grant.arrivals:
+            self._bring(grant, resident, sources[resident.entry.key], patience)
+        for resident in grant.residents:
+            if not resident.ready:
+                self._join(resident.flight, grant.ledger, patience)
+        with self._lock:
+            self._state.settle(grant)
+
     def _await_turn(self, lease: Lease, request: Request, ticket: int, patience: Patience) -> Grant:
         waiter = Waiter(request, ticket, threading.Condition(self._lock))
         try:
             with self._lock:
                 if self._closed:
                     raise PoolClosedError("the memory pool was shut down")
+                if (error := self._state.failing(request.sources)) is not None:
+                    raise copy_of(error)
                 self._queue.join(waiter)
                 self._state.counters.waits += waiter.grant is None and waiter.error is None
             while True:
@@ -192,7 +101,7 @@ class PoolEngine:
                     if waiter.error is not None:
                         raise waiter.error
                     if not self._state.departures and not patience.wait(waiter.turn):
-                        raise self._timeout(request.ledger, f"{_names(lease)} could not be leased in time")
+                        raise self._timeout(request.ledger, f"{lease.names} could not be leased in time")
                 patience.ask()
         except BaseException:
             with self._lock:
@@ -200,196 +109,72 @@ class PoolEngine:
                 lease._grant = waiter.grant  # admitted in the last moment: the lease gives it back
             raise
 
-    def _timeout(self, ledger: Ledger, message: str) -> LeaseTimeoutError:
-        self._state.counters.timeouts += 1
-        return LeaseTimeoutError(message, **self._state.complaint(ledger))
+    # -- foreseeing ---------------------------------------------------------------------------------------------------
 
-    def _fund(self, grant: Grant) -> None:
-        """Wait until the grant's bytes are free; only evictions stand in between, and this thread helps with those."""
-        while True:
-            self._work_off()
-            with self._lock:
-                if self._state.fund(grant):
-                    return
-                if not self._state.departures:
-                    self._changed.wait(WAIT_SLICE_S)
-
-    def _ask_host(self, grant: Grant) -> None:
-        if self.make_room is None or grant.ledger.is_host:
-            return
-        n_bytes = sum(each.charge.held for each in grant.arrivals) + (grant.working.held if grant.working else 0)
-        if n_bytes:
-            self.make_room(n_bytes, grant.ledger.place)
-
-    def _join(self, flight: Flight, ledger: Ledger, patience: Patience) -> None:
-        """Wait for what another thread is bringing."""
+    def _begin_plan(self, plan: Plan) -> None:
         with self._lock:
-            self._state.counters.joined_loads += not flight.done
-        while True:
-            with self._lock:
-                if flight.abandoned:
-                    raise AskAgainError
-                if flight.error is not None:
-                    raise copy_of(flight.error)
-                if flight.done:
-                    return
-                if not patience.wait(flight.landed):
-                    raise self._timeout(ledger, f"another thread still loads {_names(patience.lease)}")
-            patience.ask()
+            if self._closed:
+                raise PoolClosedError("the memory pool was shut down")
+            if plan.job_id in self._state.plans.plans:
+                raise VramError(f"the pool has a plan for {plan.job_id} already")
+            self._state.plans.plans[plan.job_id] = plan
+        self._prefetcher.wake()
 
-    # -- bringing -----------------------------------------------------------------------------------------------------
+    def _move_plan(self, plan: Plan, position: int) -> None:
+        with self._lock:
+            plan.position = position
+        self._prefetcher.wake()
 
-    @contextmanager
-    def _blaming(self, grant: Grant, entry: Entry) -> Iterator[None]:
-        """Tell those who wait for ``entry`` why it failed. Cancellation is not failure: they take over then."""
+    def _end_plan(self, plan: Plan) -> None:
+        with self._lock:
+            if self._state.plans.plans.get(plan.job_id) is plan:
+                del self._state.plans.plans[plan.job_id]
+        self._prefetcher.wake()
+
+    def _bring_foreseen(self) -> bool:
+        """Bring the model that the plans need soonest a tier nearer, if it takes nothing from anybody.
+
+        Returns:
+            Whether there was one.
+        """
+        with self._lock:
+            coming = [] if self._closed else self._state.plans.ahead()
+        return any(self._foresee(distance, step, source, plan) for distance, step, source, plan in coming)
+
+    def _foresee(self, distance: int, step: PlanStep, source: ModelSource, plan: Plan) -> bool:
         try:
-            yield
+            ledger = self._place((source,), 0) if step.device is None else self._ledger(step.device)
+        except VramError:  # the step itself will say why
+            return False
+        current = plan.current
+        reserve = 0 if current is None else current.working_bytes
+        for target in dict.fromkeys((ledger, self._state.ram)):
+            with self._lock:
+                entry = self._state.entries.get(source.key)
+                there = source.key in target.residents or (target.is_host and entry is not None and not entry.blank)
+                if there or source.key in self._state.failures:
+                    return False
+                # What the running step has not taken yet stays free for it.
+                kept = max(0, reserve - target.working_bytes) if target is ledger else 0
+                request = Request((source,), target, 0, threading.current_thread(), foreseen=True)
+                grant = self._queue.admit_foreseen(request, distance, kept)
+            if grant is not None:
+                return self._carry_ahead(grant, source)
+        return False
+
+    def _carry_ahead(self, grant: Grant, source: ModelSource) -> bool:
+        lease = Lease(self, (source,), grant.ledger.place, 0, None, self._check_open)
+        try:
+            self._deliver(grant, {source.key: source}, Patience(lease, self._clock))
         except AskAgainError:
-            raise
-        except Exception as error:
-            grant.failure = (entry, copy_of(error))
-            with self._lock:
-                self._state.counters.failed_loads += 1
-            raise
+            return False
+        except Exception as error:  # noqa: BLE001 - whoever needs the model is told when it asks for it
+            _log.debug("%s was not brought ahead: %s", source.key, error)
+            return False
+        finally:
+            self._leave(grant)
+        return True
 
-    def _bring(self, grant: Grant, resident: Resident, source: ModelSource, patience: Patience) -> None:
-        state, entry = self._state, resident.entry
-        self._bring_home(grant, entry, source, patience)
-        with self._lock:
-            if resident.ready:  # on the host, who loaded it has handed it over
-                return
-            master = entry.master
-            if master is None:
-                raise AskAgainError
-            original = state.take_instance(resident)
-        if original is not None:
-            with self._blaming(grant, entry):
-                twin = self._clone(original, entry, master)
-            with self._lock:
-                if resident.ready:
-                    return
-                resident.instance = twin
-        if resident.ledger.is_host:
-            with self._lock:
-                state.land(resident, [])
-            return
-        with self._lock:
-            if not state.weigh(grant, resident.ledger, resident.charge, master.n_bytes):
-                raise AskAgainError
-            self._queue.advance()  # a model smaller than thought leaves room
-        self._fund(grant)
-        with self._blaming(grant, entry):
-            self._promote(resident, master)
-
-    def _clone(self, original: Instance, entry: Entry, master: Master) -> Instance:
-        try:
-            return original.clone(master)
-        except VramError:
-            with self._lock:
-                idle = [
-                    each
-                    for each in entry.residents.values()
-                    if each.ready and not each.grants and not each.ledger.is_host
-                ]
-                for resident in idle:
-                    self._state.evict(resident)
-            if not idle:
-                raise
-        raise AskAgainError  # its only module comes home from the device where it was idle
-
-    def _bring_home(self, grant: Grant, entry: Entry, source: ModelSource, patience: Patience) -> None:
-        """Make sure that the weights are in RAM."""
-        with self._lock:
-            if entry.master is not None:
-                return
-            flight = entry.loading
-        if flight is None:
-            raise AskAgainError
-        if entry not in grant.loads:
-            self._join(flight, grant.ledger, patience)
-            return
-        started = self._clock()
-        with self._blaming(grant, entry):
-            master, instance = _load(source)
-        with self._lock:
-            self._state.sizes[entry.key] = entry.n_bytes = master.n_bytes
-            fits = self._state.weigh(grant, self._state.ram, entry.charge, master.n_bytes)
-        if not fits:
-            instance.hollow()
-            raise AskAgainError
-        self._fund(grant)
-        with self._lock:
-            self._state.land_load(entry, master, instance, self._clock() - started)
-            self._queue.advance()  # here too, on the host
-
-    def _promote(self, resident: Resident, master: Master) -> None:
-        instance, device = resident.instance, resident.ledger.device
-        if instance is None or device is None:
-            raise VramError(f"{resident.entry.key} has no module to promote")
-        storages = self._upload(resident, master, device)
-        try:
-            instance.point_at(storages, master)
-            with self._lock:
-                self._state.land(resident, storages)
-        except BaseException:
-            if not resident.ready:
-                instance.point_home(master)
-                device.free(storages)
-            raise
-
-    def _upload(self, resident: Resident, master: Master, device: Device) -> list[torch.UntypedStorage]:
-        key, place = resident.entry.key, resident.ledger.place
-        try:
-            try:
-                return upload(master, device)
-            except torch.OutOfMemoryError:
-                _log.warning("%s has less memory than its budget says; evicting what is idle", place)
-            with self._lock:
-                self._state.shrink(resident.ledger, resident.ledger.budget_bytes)
-            self._work_off()
-            if self.make_room is not None:
-                self.make_room(master.n_bytes, place)
-            device.empty_cache()
-            return upload(master, device)
-        except torch.OutOfMemoryError as error:
-            with self._lock:
-                complaint = self._state.complaint(resident.ledger)
-            raise VramExhaustedError(
-                f"{place} ran out of memory while {key} moved there: {error}", **complaint
-            ) from None
-        except RuntimeError as error:
-            raise VramError(f"the weights of {key} could not be copied to {place}: {error}") from error
-
-    # -- evicting -----------------------------------------------------------------------------------------------------
-
-    def _work_off(self) -> None:
-        """Carry out the evictions decided on. Whoever comes by helps: none depends on a thread that was interrupted."""
-        state = self._state
-        while state.departures:
-            departure: Departure | None = None
-            try:
-                with self._lock:
-                    if not state.departures:
-                        return
-                    departure = state.departures.popleft()
-                carry_out(departure, state.ram)
-                with self._lock:
-                    state.finish_departure(departure)
-                    departure = None
-                    self._queue.advance()
-                    self._changed.notify_all()
-            except BaseException:
-                if departure is not None:
-                    with self._lock:
-                        state.departures.appendleft(departure)  # doing it twice does no harm
-                raise
-
-
-def _load(source: ModelSource) -> tuple[Master, Instance]:
-    # Nodes may run in inference mode; weights born there could not be used outside of it.
-    with torch.inference_mode(mode=False), torch.no_grad():
-        return adopt(source.load())
-
-
-def _names(lease: Lease) -> str:
-    return ", ".join(source.key for source in lease.sources)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError("the memory pool was shut down")

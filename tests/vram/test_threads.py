@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from photokeep_nodes import vram_manager
-from photokeep_nodes._vram import engine, lease, weights
+from photokeep_nodes._vram import bring, core, engine, lease, weights
 from photokeep_nodes._vram.queue import BYPASS_LIMIT
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
@@ -508,6 +508,7 @@ def test_failures_at_random_leave_nothing_behind(threads):  # I6
     assert audit(pool) == []
     for source in models:
         source.error = None
+        pool.drop(source.key)  # or it would have to wait, if it failed twice in a row
         touch(pool, source, timeout_s=0)
     assert not any(source.overlapped for source in models)
     assert pool.close()
@@ -516,7 +517,7 @@ def test_failures_at_random_leave_nothing_behind(threads):  # I6
 
 # -- interrupts -------------------------------------------------------------------------------------------------------
 
-_TRACED = {module.__file__ for module in (engine, lease, weights, vram_manager)}
+_TRACED = {module.__file__ for module in (bring, core, engine, lease, weights, vram_manager)}
 
 
 @contextmanager
