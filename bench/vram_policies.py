@@ -12,6 +12,7 @@ others.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from _figures import Figure, argument_parser, at_least, at_most, report
 from _traces import GB, KINDS, Trace, make_trace, optimal_bytes, reload_each_bytes
 from tqdm import tqdm
 
+from photokeep_nodes._vram.records import Request
 from photokeep_nodes._vram.simulated import SimulatedDevice, VirtualClock
 from photokeep_nodes.errors import VramExhaustedError
 from photokeep_nodes.vram_manager import LruPolicy, ModelSource, PlanAwarePolicy, PlanStep, VramPool
@@ -212,8 +214,9 @@ def decision_ms(*, planned: bool, repeats: int = 300) -> tuple[float, float]:
             pool._end_plan(plan)
         for turn in range(repeats):
             newcomer = (1 + turn % 12) * GB
+            request = Request((sources[turn % 15],), ledger, 0, threading.current_thread())
             started = time.perf_counter()
-            state.victims(ledger, newcomer, (), [f"m{turn % 15:02}"])
+            state.victims(ledger, newcomer, (), request)
             seconds.append(time.perf_counter() - started)
     return float(np.median(seconds)) * 1e3, float(np.percentile(seconds, 99)) * 1e3
 

@@ -14,9 +14,9 @@ from .policy import Arrival, Candidate, Outlook
 from .records import Entry, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from .records import Ledger, ModelSource
+    from .records import Ledger, Request
     from .room import Holder
     from .state import PoolState
 
@@ -33,13 +33,14 @@ class Foresight:
     Args:
         state: the pool's.
         ledger: where room is made.
-        wanted: keys of what it is made for.
+        request: what it is made for.
     """
 
-    def __init__(self, state: PoolState, ledger: Ledger, wanted: Sequence[str] = ()) -> None:
+    def __init__(self, state: PoolState, ledger: Ledger, request: Request | None = None) -> None:
         self._state = state
         self._ledger = ledger
-        self._wanted = wanted
+        self._request = request
+        self._wanted = [] if request is None else [source.key for source in request.sources]
 
     def candidate(self, holder: Holder) -> Candidate:
         """Describe to a policy what may be evicted."""
@@ -66,19 +67,19 @@ class Foresight:
             for resident in self._ledger.residents.values()
             if resident.entry.key not in idle and resident.phase is not Phase.LEAVING
         }
-        for key in self._wanted:
-            held.setdefault(key, self._size_of(key) or 0)
-        return Outlook(self._futures(), held)
+        working_bytes = 0
+        if self._request is not None:
+            for source in self._request.sources:
+                held.setdefault(source.key, self._size_of(source.key, source.weight_bytes) or 0)
+            if self._request.ledger is self._ledger:
+                working_bytes = self._request.working_bytes
+        return Outlook(self._futures(), held, working_bytes)
 
     def _futures(self) -> list[tuple[float, list[Arrival]]]:
         if self._state.plans.plans:
-            sources = self._planned()
-            estimates = {source.key: source.weight_bytes for source in sources}
-            return [(1.0, self._arrivals([source.key for source in sources], estimates))]
+            return [(1.0, self._planned())]
         share = 1.0 / max(1, len(self._forecasts))
-        return [
-            (share * weight, self._arrivals(keys)) for forecast in self._forecasts for weight, keys in forecast.futures
-        ]
+        return [(share * weight, self._guessed(keys)) for each in self._forecasts for weight, keys in each.futures]
 
     @cached_property
     def _forecasts(self) -> list[Forecast]:
@@ -86,33 +87,42 @@ class Foresight:
         ledgers = self._state.ledgers.values() if self._ledger.is_host else (self._ledger,)
         return [Forecast(ledger.uses, self._wanted) for ledger in ledgers if len(ledger.uses) > 1]
 
-    def _planned(self) -> list[ModelSource]:
+    def _planned(self) -> list[Arrival]:
         """Name what the plans will lease here, soonest first."""
         here = None if self._ledger.is_host else self._ledger.place
         steps = (
             (distance, step)
             for plan in self._state.plans.plans.values()
-            for distance, step in enumerate(plan.steps[plan.position : plan.position + HORIZON])
+            for distance, step in enumerate(plan.steps[plan.position : plan.position + 2 * HORIZON])
             if here is None or step.device is None or step.device == here
         )
-        return [source for _, step in sorted(steps, key=lambda each: each[0]) for source in step.sources]
+        coming: list[Arrival] = []
+        for _, step in sorted(steps, key=lambda each: each[0]):
+            for source in step.sources:
+                if not coming or coming[-1].key != source.key:  # several calls of one model are one arrival
+                    arrival = self._arrival(source.key, source.weight_bytes, step.working_bytes)
+                    coming += () if arrival is None else (arrival,)
+        return coming[:HORIZON]
 
-    def _arrivals(self, keys: Iterable[str], estimates: Mapping[str, int] | None = None) -> list[Arrival]:
-        arrivals = []
-        for key in keys:
-            n_bytes = self._size_of(key) or (estimates or {}).get(key)
-            if n_bytes is None:  # it was dropped: nothing is known of it any longer
-                continue
-            entry = self._state.entries.get(key)
-            warm = not self._ledger.is_host and entry is not None and entry.master is not None
-            arrivals.append(
-                Arrival(key, n_bytes, self._restore_s(n_bytes, None if warm else self._load_s(key, n_bytes)))
-            )
-        return arrivals
+    def _guessed(self, keys: Iterable[str]) -> list[Arrival]:
+        entries = self._state.entries
+        arrivals = (self._arrival(key, None, entries[key].working_bytes if key in entries else 0) for key in keys)
+        return [arrival for arrival in arrivals if arrival is not None]
 
-    def _size_of(self, key: str) -> int | None:
+    def _arrival(self, key: str, estimate: int | None, working_bytes: int) -> Arrival | None:
+        n_bytes = self._size_of(key, estimate)
+        if n_bytes is None:
+            return None
         entry = self._state.entries.get(key)
-        return entry.n_bytes if entry is not None else self._state.sizes.get(key)
+        warm = not self._ledger.is_host and entry is not None and entry.master is not None
+        restore_s = self._restore_s(n_bytes, None if warm else self._load_s(key, n_bytes))
+        # Working memory on an accelerator takes nothing from RAM.
+        return Arrival(key, n_bytes, restore_s, 0 if self._ledger.is_host else working_bytes)
+
+    def _size_of(self, key: str, estimate: int | None = None) -> int | None:
+        """Return the real size if it is known, which it is no longer of what was dropped."""
+        entry = self._state.entries.get(key)
+        return entry.n_bytes if entry is not None else self._state.sizes.get(key, estimate)
 
     def _load_s(self, key: str, n_bytes: int) -> float:
         entry = self._state.entries.get(key)

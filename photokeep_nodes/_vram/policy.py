@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -53,11 +53,13 @@ class Arrival:
     Attributes:
         n_bytes: what it takes of the tier in question.
         restore_s: estimated seconds to bring it, should it not be there.
+        working_bytes: what its lease takes besides, as long as it lasts.
     """
 
     key: str
     n_bytes: int
     restore_s: float
+    working_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ class Outlook:
     Attributes:
         futures: sequences of arrivals, soonest first, each with its weight. A plan is one future, a forecast several.
         held: bytes by key of what is on the tier without being a candidate: what is leased, and what room is made for.
+        working_bytes: the part of the need that is free again when the lease that room is made for ends.
     """
 
     futures: Sequence[tuple[float, Sequence[Arrival]]] = ()
-    held: Mapping[str, int] | None = None
+    held: Mapping[str, int] = field(default_factory=dict)
+    working_bytes: int = 0
 
 
 class EvictionPolicy(Protocol):
@@ -122,14 +126,14 @@ class PlanAwarePolicy:
         options = self._options(candidates, need_bytes, first)
         if len(options) == 1:
             return first
-        bytes_of = {each.key: each.n_bytes for each in candidates} | dict(outlook.held or {})
+        bytes_of = {each.key: each.n_bytes for each in candidates} | dict(outlook.held)
         restore_s = {each.key: each.restore_s for each in candidates}
         futures = [(weight, _Future(arrivals, bytes_of, restore_s)) for weight, arrivals in outlook.futures]
         prices = _prices(candidates)
         best, best_cost = first, math.inf
         for option in options:
             gone = {each.key for each in option}
-            free = sum(each.n_bytes for each in option) - need_bytes
+            free = sum(each.n_bytes for each in option) - need_bytes + outlook.working_bytes
             # What no future mentions would seem free to evict; its price speaks for it.
             cost = _PRICE_SHARE * sum(prices[each] for each in option)
             stay = bytes_of.keys() - gone
@@ -168,12 +172,12 @@ class _Future:
         self, arrivals: Sequence[Arrival], bytes_of: Mapping[str, int], restore_s: Mapping[str, float]
     ) -> None:
         self._bytes_of = dict(bytes_of)
-        self._steps: list[tuple[str, float, dict[str, int]]] = []
+        self._steps: list[tuple[Arrival, float, dict[str, int]]] = []
         later: dict[str, int] = {}
         for index in range(len(arrivals) - 1, -1, -1):
             arrival = arrivals[index]
             self._bytes_of.setdefault(arrival.key, arrival.n_bytes)
-            self._steps.append((arrival.key, restore_s.get(arrival.key, arrival.restore_s), later))
+            self._steps.append((arrival, restore_s.get(arrival.key, arrival.restore_s), later))
             later = later | {arrival.key: index}
         self._steps.reverse()
 
@@ -182,31 +186,46 @@ class _Future:
 
         Args:
             residents: keys of what is on the tier.
-            free: bytes beside them.
+            free: bytes beside them while nothing is leased.
         """
         there = set(residents)
         bytes_of = self._bytes_of
-        never = len(self._steps)
         cost_s = 0.0
-        for key, restore_s, later in self._steps:
-            if key in there:
-                continue
-            cost_s += restore_s
-            free -= bytes_of[key]
-            if free < 0:
-                gone: list[str] = []
-                for other in sorted(there, key=lambda each: (-later.get(each, never), bytes_of[each], each)):
-                    gone.append(other)
-                    free += bytes_of[other]
-                    if free >= 0:
-                        break
-                for other in reversed(gone[:-1]):
-                    if bytes_of[other] <= free:
-                        free -= bytes_of[other]
-                        gone.remove(other)
+        for index, (arrival, restore_s, later) in enumerate(self._steps):
+            if arrival.key in there:
+                there.discard(arrival.key)  # it is leased, and does not make room for itself
+            else:
+                cost_s += restore_s
+                free -= bytes_of[arrival.key]
+            if free < arrival.working_bytes:
+                gone = self._leaving(there, arrival.working_bytes - free, index, later)
+                free += sum(bytes_of[each] for each in gone)
                 there.difference_update(gone)
-            there.add(key)
+            there.add(arrival.key)
         return cost_s
+
+    def _leaving(self, there: Iterable[str], short: int, index: int, later: Mapping[str, int]) -> list[str]:
+        """Choose what makes room for one arrival: what is needed last, or a single model if its price is lower."""
+        bytes_of = self._bytes_of
+        never = index + 10 * len(self._steps)
+        farthest = sorted(there, key=lambda each: (-later.get(each, never), bytes_of[each], each))
+        gone: list[str] = []
+        surplus = -short
+        single, single_price = "", math.inf
+        for key in farthest:
+            if bytes_of[key] >= short:
+                price = bytes_of[key] / (later.get(key, never) - index)
+                if price < single_price:
+                    single, single_price = key, price
+            if surplus < 0:
+                gone.append(key)
+                surplus += bytes_of[key]
+        for key in reversed(gone.copy()):
+            if bytes_of[key] <= surplus:
+                surplus -= bytes_of[key]
+                gone.remove(key)
+        price = sum(bytes_of[key] / (later.get(key, never) - index) for key in gone)
+        return [single] if single_price < price else gone
 
 
 def cheapest_cover(candidates: Sequence[Candidate], prices: Sequence[float], need_bytes: int) -> Sequence[Candidate]:

@@ -216,8 +216,7 @@ class AdmissionQueue:
                 continue  # nothing new on this tier, even if its budget was lowered meanwhile
             # RAM may let go of the request's own models where they are hot on the device.
             keep = keys if not ledger.is_host or request.ledger.is_host else keys - request.ledger.residents.keys()
-            wanted = [source.key for source in request.sources]
-            chosen = state.victims(ledger, needs[ledger], keep.union(spared), wanted)
+            chosen = state.victims(ledger, needs[ledger], keep.union(spared), request)
             if chosen is None:
                 return None
             victims += chosen

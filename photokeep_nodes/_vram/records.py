@@ -153,6 +153,7 @@ class Entry:
         loading: the load under way.
         transit: grants that still need the master.
         stale: drop at last release; never handed out again.
+        working_bytes: of its last lease.
     """
 
     key: str
@@ -164,6 +165,7 @@ class Entry:
     residents: dict[Ledger, Resident] = field(default_factory=dict)
     stale: bool = False
     last_used: int = 0
+    working_bytes: int = 0
     load_s: float = 0.0
 
     @property

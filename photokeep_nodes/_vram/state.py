@@ -101,9 +101,11 @@ class PoolState:
         self.grants.add(grant)
         for resident in residents:
             resident.grants.add(grant)
-            resident.last_used = resident.entry.last_used = tick
-            if uses[-1] != (key := resident.entry.key):
-                uses.append(key)
+            entry = resident.entry
+            resident.last_used = entry.last_used = tick
+            entry.working_bytes = working_bytes
+            if uses[-1] != entry.key:
+                uses.append(entry.key)
             if resident.foreseen:
                 self._make_good(resident)
         self.counters.hits += len(residents)
@@ -141,6 +143,7 @@ class PoolState:
             resident.grants.add(grant)
             resident.last_used = entry.last_used = self.tick
             if not grant.foreseen:
+                entry.working_bytes = request.working_bytes
                 if ledger.uses[-1] != entry.key:
                     ledger.uses.append(entry.key)
                 if resident.foreseen:
@@ -323,7 +326,7 @@ class PoolState:
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def victims(
-        self, ledger: Ledger, n_bytes: int, keep: Iterable[str] = (), wanted: Sequence[str] = ()
+        self, ledger: Ledger, n_bytes: int, keep: Iterable[str] = (), request: Request | None = None
     ) -> list[Holder] | None:
         """Choose what to evict so that ``n_bytes`` more can be promised on ``ledger``; None if there is not enough.
 
@@ -331,18 +334,18 @@ class PoolState:
             ledger: where.
             n_bytes: how much more.
             keep: keys of what has to stay.
-            wanted: keys of what the room is made for.
+            request: what the room is made for.
         """
         short = ledger.committed_bytes + n_bytes - ledger.budget_bytes
         if short <= 0:
             return []
         holders = evictable(ledger, self.entries.values(), set(keep))
-        return self._select(ledger, holders, short, wanted)
+        return self._select(ledger, holders, short, request)
 
     def _select(
-        self, ledger: Ledger, holders: Sequence[Holder], n_bytes: int, wanted: Sequence[str] = ()
+        self, ledger: Ledger, holders: Sequence[Holder], n_bytes: int, request: Request | None = None
     ) -> list[Holder] | None:
-        return select(self.policy, holders, n_bytes, Foresight(self, ledger, wanted))
+        return select(self.policy, holders, n_bytes, Foresight(self, ledger, request))
 
     def evict(self, holder: Holder) -> None:
         """Decide that an unpinned holder leaves; the work is queued as a departure."""
