@@ -23,9 +23,9 @@ MEMORY = 256
 HORIZON = 12
 """How many arrivals are foreseen."""
 
-_LONGEST = 8  # models leading up to a moment that are compared
+_LONGEST = 4  # models leading up to a moment that are compared
 _TRUST = 4.0  # how much more a moment counts for every further model it has in common with the present
-_MOMENTS = 5
+_MOMENTS = 8
 _PRIOR = 0.1  # the weight of the guess that a model stays unused for as long as it has been
 
 

@@ -21,6 +21,8 @@ _OPTIONS = 6  # subsets played through; with them a decision among 15 candidates
 
 _PRICE_SHARE = 0.2  # of what is lost beyond the arrivals foreseen, which is certain only in part
 
+_DOUBT = 0.4  # standard deviations over the futures by which a guess has to be better in order to be followed
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -123,40 +125,51 @@ class PlanAwarePolicy:
         first = self.choose(candidates, need_bytes)
         if not first or len(candidates) == 1 or not outlook.futures:
             return first
-        options = self._options(candidates, need_bytes, first)
+        options = _options(candidates, need_bytes, first)
         if len(options) == 1:
             return first
         bytes_of = {each.key: each.n_bytes for each in candidates} | dict(outlook.held)
         restore_s = {each.key: each.restore_s for each in candidates}
-        futures = [(weight, _Future(arrivals, bytes_of, restore_s)) for weight, arrivals in outlook.futures]
+        weights = [weight for weight, _ in outlook.futures]
+        futures = [_Future(arrivals, bytes_of, restore_s) for _, arrivals in outlook.futures]
         prices = _prices(candidates)
-        best, best_cost = first, math.inf
-        for option in options:
-            gone = {each.key for each in option}
+
+        def costs(option: Sequence[Candidate]) -> list[float]:
+            stay = bytes_of.keys() - {each.key for each in option}
             free = sum(each.n_bytes for each in option) - need_bytes + outlook.working_bytes
             # What no future mentions would seem free to evict; its price speaks for it.
-            cost = _PRICE_SHARE * sum(prices[each] for each in option)
-            stay = bytes_of.keys() - gone
-            for weight, future in futures:
-                cost += weight * future.cost_s(stay, free)
-            if cost < best_cost:
-                best, best_cost = option, cost
-        return best
+            beyond = _PRICE_SHARE * sum(prices[each] for each in option)
+            return [beyond + future.cost_s(stay, free) for future in futures]
 
-    def _options(
-        self, candidates: Sequence[Candidate], need_bytes: int, first: Sequence[Candidate]
-    ) -> list[Sequence[Candidate]]:
-        """Name the subsets worth playing through, without repetition."""
-        far = sorted(candidates, key=lambda each: (-_distance(each, candidates), each.key))
-        singles = [each for each in far if each.n_bytes >= need_bytes]
-        options = [
-            first,
-            LruPolicy().choose(candidates, need_bytes),
-            _in_order(far, need_bytes),
-            *([each] for each in singles),
-        ]
-        distinct = {frozenset(each.key for each in option): option for option in reversed(options)}
-        return list(reversed(distinct.values()))[:_OPTIONS]
+        plain = costs(options[0])  # the least recently used
+        return max(options, key=lambda option: _sure_gain(plain, costs(option), weights))
+
+
+def _options(candidates: Sequence[Candidate], need_bytes: int, first: Sequence[Candidate]) -> list[Sequence[Candidate]]:
+    """Name the subsets worth playing through, without repetition: least recently used, ``first``, those needed last."""
+    far = sorted(candidates, key=lambda each: (-_distance(each, candidates), each.key))
+    options = [
+        LruPolicy().choose(candidates, need_bytes),
+        first,
+        _in_order(far, need_bytes),
+        *([each] for each in far if each.n_bytes >= need_bytes),
+    ]
+    distinct: dict[frozenset[str], Sequence[Candidate]] = {}
+    for option in options:
+        distinct.setdefault(frozenset(each.key for each in option), option)
+    return list(distinct.values())[:_OPTIONS]
+
+
+def _sure_gain(plain: Sequence[float], other: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the seconds that ``other`` saves over ``plain``, by future, less a part of their spread.
+
+    Guesses err, and the least recently used is seldom far wrong: to do better in one future is not enough.
+    """
+    gains = [before - after for before, after in zip(plain, other, strict=True)]
+    total = sum(weights)
+    mean = sum(weight * gain for weight, gain in zip(weights, gains, strict=True)) / total
+    spread = sum(weight * (gain - mean) ** 2 for weight, gain in zip(weights, gains, strict=True)) / total
+    return mean - _DOUBT * math.sqrt(spread)
 
 
 class _Future:
