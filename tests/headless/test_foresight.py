@@ -19,7 +19,7 @@ WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 @pytest.fixture
 def planned():
     schemas = node_schemas()
-    with host.standalone(host.Standalone(device="cpu")):
+    with host.standalone(host.Standalone(device="cpu")), vram_manager.shared_pool().no_prefetch():
         yield make_plan(parse_workflow(load_workflow(WORKFLOWS / "restore.json"), schemas), schemas), schemas
 
 
