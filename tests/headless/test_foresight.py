@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+import skimage.data
+from PIL import Image
 
+from headless import run
+from headless.call import call_node
 from headless.foresight import Foresight, models_of
-from headless.job import node_schemas
+from headless.job import Job, node_schemas
 from headless.plan import make_plan
 from headless.workflow import load_workflow, parse_workflow
 from photokeep_nodes import host, inference, vram_manager
@@ -83,3 +88,42 @@ def test_two_runs_of_one_name_are_refused(planned):
         with Foresight(plan, schemas, job_id="j", more_photos=False) as other, pytest.raises(VramError):
             other.begin(titled(plan, "Denoise"))
         assert len(plans()) == 1
+
+
+def test_the_next_stages_model_is_brought_while_a_stage_computes(tmp_path, monkeypatch):
+    """With real weights: nobody waits for those of Upscale, which were read while Denoise had its turn."""
+    Image.fromarray(skimage.data.astronaut()[:32, :32]).save(tmp_path / "photo.png")
+    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path / "cache"))
+    pool = vram_manager.shared_pool()
+    pool.trim("ram", 2**62)
+    seen: list[str] = []
+
+    def known() -> dict[str, str]:
+        return {model["key"].partition(":")[0]: model["state"] for model in pool.stats()["models"]}
+
+    def slowly(stage, schema, inputs):
+        seen.append(stage.title)
+        if stage.title == "Denoise":
+            deadline = time.monotonic() + 60
+            while known().get("realesrgan-x4plus") not in {"warm", "hot"}:
+                assert time.monotonic() < deadline, "it was not brought"
+                time.sleep(0.005)
+        return call_node(stage, schema, inputs)
+
+    monkeypatch.setattr(run, "call_node", slowly)
+    job = Job(
+        WORKFLOWS / "restore.json",
+        overrides=["Upscale.scale=1"],
+        inputs=[str(tmp_path / "photo.png")],
+        settings=host.Standalone(device="cpu", output_dir=tmp_path / "out"),
+        store=None,
+    )
+    before = pool.stats()["counters"]
+    (result,) = job.run(lambda _event: None)
+    after = pool.stats()["counters"]
+    assert result.status == "done", result.stages
+    assert seen == ["Load", "Analyze", "Denoise", "Upscale", "Save"]
+    assert after["foreseen_loads"] > before["foreseen_loads"]
+    assert after["foreseen_hits"] > before["foreseen_hits"]
+    assert after["cold_loads"] - before["cold_loads"] == 3, "each model once"
+    assert pool.stats()["plans"] == []
