@@ -39,7 +39,10 @@ class Device(Protocol):
         """
 
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
-        """Fill ``target``, which ``allocate`` made, from host memory; done when it returns."""
+        """Begin to fill ``target``, which ``allocate`` made, from host memory that stays as it is until it is done."""
+
+    def finish_copies(self) -> None:
+        """Wait for the copies this thread began; what they filled may be read anywhere from then on."""
 
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """Wait for work that may still read ``storages``, then empty the list, which holds the last references."""
@@ -89,9 +92,14 @@ class TorchDevice:
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
         """See `Device`."""
         with self._on_copy_stream():
-            target.copy_(source, non_blocking=False)
+            target.copy_(source, non_blocking=True)
+
+    def finish_copies(self) -> None:
+        """See `Device`; waiting once and not after each tensor, a thousand of which would cost more than their bytes."""
         if self._copies is not None:
-            self._copies.synchronize()  # from here on any stream may read it
+            self._copies.synchronize()
+        else:
+            torch.accelerator.synchronize(self._device)
 
     def _on_copy_stream(self) -> AbstractContextManager[Any]:
         """Allocate and copy on the side stream alike.

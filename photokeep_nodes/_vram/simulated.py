@@ -100,6 +100,9 @@ class SimulatedDevice:
             self.bus_s += self._latency + source.nbytes() / self._rate
         target.copy_(source)
 
+    def finish_copies(self) -> None:
+        """See `Device`; a copy is done when it returns."""
+
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """See `Device`."""
         storages.clear()

@@ -169,6 +169,7 @@ def upload(master: Master, device: Device) -> list[torch.UntypedStorage]:
         for source in master.storages:
             storages.append(device.allocate(source.nbytes()))
             device.copy(source, storages[-1])
+        device.finish_copies()
     except BaseException as error:
         # The traceback keeps this frame alive, with the list, and the device's, with its arguments: empty them, or the
         # memory outlives the failure for as long as somebody looks at it.
