@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -216,3 +217,65 @@ def test_the_device_is_not_asked_more_often_than_four_times_a_second():
         now[0] = step / 10
         rig.touch(Source(f"m{step}"))
     assert asked == [0.0, 0.3, 0.6, 0.9]
+
+
+# -- work that still runs when a lease ends ---------------------------------------------------------------------------
+
+
+class Queued:
+    """Marks as an accelerator with queued work makes them."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.marked: list[object] = []
+        self.waited: list[object] = []
+        rig.gpu.mark = self.mark
+        rig.gpu.wait_for = self.waited.append
+
+    def mark(self, marks: object) -> object:
+        self.marked.append(marks)
+        return (marks or 0) + 1
+
+
+def test_an_eviction_waits_for_the_work_of_its_own_model_only():
+    rig, a, b = Rig(4), Source("a"), Source("b")
+    queued = Queued(rig)
+    rig.touch(a)
+    rig.touch(a)
+    rig.touch(b)
+    with rig.pool.lease(b, device=GPU):
+        rig.pool.trim("vram", UNIT)
+        assert queued.waited == [2], "a was marked at each of its two releases"
+    assert queued.marked == [None, 1, None, 1]
+
+
+def test_a_lost_lease_is_marked_too():
+    rig, a = Rig(4), Source("a")
+    queued = Queued(rig)
+    rig.pool.lease(a, device=GPU).__enter__()
+    gc.collect()
+    rig.pool.trim("vram", UNIT)
+    assert queued.waited == [1]
+
+
+def test_a_device_lost_at_a_release_is_fenced_and_the_release_holds():
+    rig, a = Rig(4), Source("a")
+
+    def gone(_marks: object) -> None:
+        raise RuntimeError("CUDA error: the launch timed out")
+
+    with rig.pool.lease(a, device=GPU):
+        rig.gpu.mark = gone
+    assert rig.devices_lost == 1
+    assert rig.states() == {"a": "warm"}
+    assert audit(rig.pool) == []
+
+    def odd(_marks: object) -> None:
+        raise RuntimeError("a fault of its own")
+
+    lease = rig.pool.lease(a, device=OTHER).__enter__()
+    rig.devices[OTHER].mark = odd
+    with pytest.raises(RuntimeError, match="a fault of its own"):
+        lease.release()
+    del rig.devices[OTHER].mark
+    lease.release()
+    assert audit(rig.pool) == []
