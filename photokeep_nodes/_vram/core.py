@@ -118,8 +118,8 @@ class PoolCore:
         self._lost.append(grant)  # a finalizer may run anywhere, even under the lock
 
     def _collect_lost(self) -> None:
-        for grant in tuple(self._lost):
-            self._mark(grant)
+        for forgotten in tuple(self._lost):
+            self._mark(forgotten)
         while self._lost:
             with self._lock:
                 grant = self._lost.popleft() if self._lost else None
