@@ -63,12 +63,13 @@ __all__ = [
     "VramPool",
     "is_device_lost",
     "is_out_of_memory",
+    "may_interrupt",
     "shared_pool",
 ]
 
 R = TypeVar("R")
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
 
@@ -354,6 +355,11 @@ class VramPool(PoolEngine):
             return self._state.report()
 
     @property
+    def changing(self) -> bool:
+        """Whether a thread is changing the records this instant: no moment to raise an exception into it."""
+        return self._lock.locked()
+
+    @property
     def closed(self) -> bool:
         """Whether the pool was shut down."""
         return self._closed
@@ -387,6 +393,17 @@ class VramPool(PoolEngine):
             if ledger.device is not None:
                 ledger.device.empty_cache()
         return stopped and not busy
+
+
+def may_interrupt() -> bool:
+    """Whether a signal handler may raise here.
+
+    An exception out of thin air in the middle of a change would leave the shared pool's books wrong. A change lasts
+    microseconds, so a handler that is told False has only to try again a moment later.
+    """
+    space = sys.modules.get(_SHARED_KEY)
+    pool = None if space is None else vars(space)["pool"]
+    return pool is None or not pool.changing
 
 
 def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:

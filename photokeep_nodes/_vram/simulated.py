@@ -142,6 +142,7 @@ class SimulatedDevice:
         self._freed: deque[tuple[int, int, int]] = deque()  # a finalizer may run under the lock, so it only appends
         self._ready_at: dict[int, float] = {}  # by real address, of what was copied
         self._bus_free_at = 0.0
+        self._begun = threading.local()  # when the copies that a thread began are done
         self.allocations = 0
         self.copies = 0
         self.bytes_copied = 0
@@ -209,7 +210,7 @@ class SimulatedDevice:
         return torch.from_numpy(memory).untyped_storage()
 
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
-        """See `Device`; in a thread that does not live by the clock, done only when `await_copies` says so."""
+        """See `Device`; the bytes are there at once, the time it takes is spent by who waits for it."""
         with self._lock:
             self.copies += 1
             self._check_alive()
@@ -222,8 +223,7 @@ class SimulatedDevice:
             if self._clock is not None:
                 self._bus_free_at = max(self._bus_free_at, self._clock()) + seconds  # one copy at a time
                 self._ready_at[target.data_ptr()] = self._bus_free_at
-                if self._clock.in_foreground:
-                    self._clock.advance_to(self._bus_free_at)
+                self._begun.done_at = self._bus_free_at
         target.copy_(source)
 
     def await_copies(self, tensors: Iterable[torch.Tensor]) -> float:
@@ -237,6 +237,18 @@ class SimulatedDevice:
             self._live()
             ready_at = max((self._ready_at.get(each, 0.0) for each in addresses), default=0.0)
         return 0.0 if self._clock is None else self._clock.advance_to(ready_at)
+
+    def finish_copies(self) -> None:
+        """See `Device`; in a thread that does not live by the clock it takes no time, see `await_copies`."""
+        if self._clock is not None and self._clock.in_foreground:
+            self._clock.advance_to(getattr(self._begun, "done_at", 0.0))
+
+    def mark(self, marks: object) -> object:
+        """See `Device`; all work is done at once."""
+        return marks
+
+    def wait_for(self, marks: object) -> None:
+        """See `Device`."""
 
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """See `Device`."""

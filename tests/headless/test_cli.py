@@ -15,6 +15,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from headless import cli
+from photokeep_nodes import vram_manager
+
 ROOT = Path(__file__).resolve().parents[2]
 RESTORE = ROOT / "workflows" / "restore.json"
 RESTORE_FULL = ROOT / "workflows" / "restore_full.json"
@@ -363,3 +366,17 @@ def test_doctor_reports_devices_memory_weights_and_versions(shell):
     text = shell.photokeep("doctor").stdout
     for word in ("memory", "torch", "model folders", "realesrgan-x4plus"):
         assert word in text
+
+
+def test_an_interrupt_at_a_bad_moment_is_tried_again(monkeypatch):
+    """While the memory pool changes its records nothing is raised into it."""
+    answers = iter([False, False, True])
+    monkeypatch.setattr(vram_manager, "may_interrupt", lambda: next(answers))
+    before = signal.signal(signal.SIGINT, cli._interrupt)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert next(answers, None) is None
