@@ -11,6 +11,7 @@ others.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -45,7 +46,8 @@ BYTES_PER_S = 16 * GB
 STORAGES = 4  # per model
 HEADROOM = 1.05  # capacity by budget, where the memory may fragment
 
-RELOAD, PLANNED, UNPLANNED, LRU = "reload each time", "ours, planned", "ours, unplanned", "LRU"
+RELOAD, LRU, UNPLANNED = "reload each time", "LRU", "ours, unplanned"
+PLANNED, PREFETCHED = "ours, planned", "ours, with prefetch"
 
 POLICIES: dict[str, Callable[[], Any]] = {
     RELOAD: LruPolicy,
@@ -55,6 +57,7 @@ POLICIES: dict[str, Callable[[], Any]] = {
     "GDSF": Gdsf,
     UNPLANNED: PlanAwarePolicy,
     PLANNED: PlanAwarePolicy,
+    PREFETCHED: PlanAwarePolicy,
 }
 
 
@@ -115,16 +118,21 @@ def play(trace: Trace, budget: int, name: str, *, fragmenting: bool = False) -> 
     steps = [PlanStep(each, DEVICE, step.working_bytes) for each, step in zip(wanted, trace.steps, strict=True)]
     note_use = getattr(policy, "used", None)
     stalls_s, failed = [], 0
-    with pool.plan("trace", steps if name == PLANNED else (), prefetch=False) as plan:
-        if name != PLANNED:
-            pool._end_plan(plan)  # an empty plan would say that nothing is needed any more
+    planned, prefetched = name in (PLANNED, PREFETCHED), name == PREFETCHED
+    pool._prefetcher.wake = lambda: None  # type: ignore[method-assign]  # `look_ahead` does its work, at a known time
+    with pool.plan("trace", steps, prefetch=prefetched) as plan:
+        if not planned:
+            pool._end_plan(plan)
         for index, step in enumerate(trace.steps):
-            if name == PLANNED:
+            if planned:
                 plan.reach(index)
             asked = clock()
             try:
-                with pool.lease(wanted[index], device=DEVICE, working_bytes=step.working_bytes):
+                with pool.lease(wanted[index], device=DEVICE, working_bytes=step.working_bytes) as lease:
+                    device.await_copies(tensor for module in lease.modules for tensor in module.buffers())
                     stalls_s.append(clock() - asked)
+                    if prefetched:
+                        look_ahead(pool)
                     clock.advance(step.compute_s)
             except VramExhaustedError:
                 failed += 1
@@ -134,6 +142,18 @@ def play(trace: Trace, budget: int, name: str, *, fragmenting: bool = False) -> 
                 pool.trim("vram", budget)
     pool.close()
     return Outcome(device.bytes_copied, np.array(stalls_s), failed, device.refused)
+
+
+def look_ahead(pool: VramPool) -> None:
+    """Let the prefetcher bring what it can; in a thread of its own, so that its copies run beside the computing."""
+
+    def work() -> None:
+        while pool._bring_foreseen():
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
 
 
 Key = tuple[str, int, int]
@@ -242,11 +262,11 @@ def figures_of(
     figures += [
         Figure(f"captured by {name}, mean", mean(name), "")
         for name in POLICIES
-        if name not in (RELOAD, PLANNED, UNPLANNED)
+        if name not in (RELOAD, PLANNED, PREFETCHED, UNPLANNED)
     ]
     for name in (PLANNED, UNPLANNED, LRU):
         figures.append(Figure(f"captured by {name}, worst case", min(captured[name].values()), ""))
-    for name in (PLANNED, UNPLANNED, LRU, RELOAD):
+    for name in (PREFETCHED, PLANNED, UNPLANNED, LRU, RELOAD):
         stalls_s = np.concatenate([each.stalls_s for each in outcomes[name].values()])
         figures.append(Figure(f"stall under {name}, mean", float(stalls_s.mean()), "s"))
     failed = sum(each.failed for by_key in outcomes.values() for each in by_key.values())
@@ -269,6 +289,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="leases per trace")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    logging.getLogger("photokeep_nodes").setLevel(logging.ERROR)  # memory that fragments is meant to run short
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     outcomes, captured, broken = play_all(seeds, arguments.steps)
     print_tables(outcomes, captured)
@@ -279,7 +300,7 @@ def main() -> None:
         shares = {
             name: {budget: [share for key, share in captured[name].items() if key[2] == budget] for budget in BUDGETS}
             for name in POLICIES
-            if name != RELOAD
+            if name not in (RELOAD, PREFETCHED)
         }
         draw(shares, arguments.plot)
 
