@@ -2,8 +2,9 @@
 
 A model is *cold* on disk, *warm* as a built module in RAM, *hot* on an accelerator. A *lease* is a scoped right to use
 one or more models on a device, plus some working bytes; what is leased is not evicted. Each tier has a budget in bytes.
-When room is needed, the policy (least recently used) chooses among idle models; a hot one goes back to warm by swapping
-pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model wait for one load.
+When room is needed, the policy chooses among idle models by plans and forecasts; a hot one goes back to warm by
+swapping pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model wait for one
+load.
 
 ::
 
@@ -16,8 +17,8 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
 How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
-``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
+``room``, ``policy``, ``foresight`` and ``forecast`` (who leaves), ``weights`` (the pointer swap), ``device`` (the
+hardware), ``engine`` and ``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
 """
 
 from __future__ import annotations

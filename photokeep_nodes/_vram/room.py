@@ -52,6 +52,8 @@ def select(
     Returns:
         None where it did not choose enough.
     """
+    if sum(map(held_bytes, holders)) < need_bytes:
+        return None  # as for everyone in a queue: no need to look ahead for that
     by_candidate = {foresight.candidate(holder): holder for holder in holders}
     candidates = tuple(by_candidate)
     choose_ahead = getattr(policy, "choose_ahead", None)
