@@ -17,7 +17,8 @@ The pool is one per process, even where two copies of the pack are loaded. On th
 
 How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
 ``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
+``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``; ``pressure`` (who else uses a
+device's memory); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls really take, remembered in a file).
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._vram import fork
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
 from ._vram.engine import PoolEngine
+from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
+from ._vram.measure import device_name
+from ._vram.observe import learning
 from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
+from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
 from ._vram.state import HOST
@@ -51,12 +56,19 @@ __all__ = [
     "Lease",
     "LruPolicy",
     "ModelSource",
+    "Pressure",
     "TorchDevice",
     "VramPool",
+    "WorkingMemory",
+    "default_ram_budget_bytes",
+    "device_name",
+    "gauge",
+    "learning",
     "shared_pool",
+    "working_memory",
 ]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
 
@@ -166,6 +178,25 @@ class VramPool(PoolEngine):
         ledger = self._ledger(device)
         with self._lock:
             return self._state.available_bytes(ledger)
+
+    def occupancy(self, device: torch.device) -> tuple[int, int, int]:
+        """Say what goes on on ``device``, to be compared with a later answer: equal ones mean that nothing did.
+
+        On the CPU, whose memory everything passes through, the leases of all devices count.
+
+        Returns:
+            Leases that are out; a number that grows with each new one; bytes charged.
+        """
+        place = normalised(device)
+        with self._lock:
+            state = self._state
+            ledger = state.ledgers.get(place)
+            if ledger is None:
+                return (0, 0, 0)
+            if ledger.is_host:
+                return (len(state.grants), state.tick, ledger.used_bytes)
+            newest = max((each.last_used for each in ledger.residents.values()), default=0)
+            return (sum(grant.ledger is ledger for grant in state.grants), newest, ledger.used_bytes)
 
     def trim(self, tier: Literal["vram", "ram"], n_bytes: int, device: torch.device | None = None) -> int:
         """Evict idle models until ``n_bytes`` are freed, or nothing idle is left.

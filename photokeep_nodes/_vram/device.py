@@ -8,6 +8,8 @@ from typing import Protocol
 import psutil
 import torch
 
+from .pressure import gauge
+
 HEADROOM_BYTES = 512 * 2**20
 """Left free on an accelerator: its context, cuDNN's and cuBLAS' workspaces, rounding in the allocator."""
 
@@ -60,13 +62,14 @@ class TorchDevice:
         return self._device
 
     def capacity_bytes(self) -> int:
-        """See `Device`. Other processes' memory is out of reach; the host's own models can be moved by `make_room`."""
-        if self._device.type == "mps":
-            total = torch.mps.recommended_max_memory()
-        else:
-            free, _ = torch.accelerator.get_memory_info(self._device)
-            total = free + torch.accelerator.memory_reserved(self._device)
-        return max(0, int(total) - HEADROOM_BYTES)
+        """See `Device`: what the driver would still give and what torch's allocator holds already, with some left over.
+
+        Other processes' memory is out of reach; the host's own models can be moved by `make_room`.
+        """
+        # As one figure, read at one moment: an old figure of what is free beside a new one of what is reserved would
+        # count twice what was allocated in between.
+        seen = gauge.read(self._device)
+        return max(0, seen.total_bytes - seen.others_bytes - HEADROOM_BYTES)
 
     def allocate(self, n_bytes: int) -> torch.UntypedStorage:
         """See `Device`."""
