@@ -18,6 +18,7 @@
     │   └── WeightsFormatError      not the architecture the catalogue names, or not readable
     ├── VramError
     │   ├── VramExhaustedError      more than the device can ever give
+    │   ├── DeviceLostError         the device failed and was fenced off
     │   ├── LeaseTimeoutError       not granted in time
     │   ├── LeaseNestedError        a nested lease would have to wait (a deadlock)
     │   ├── LeaseReleasedError      the lease was used after its release
@@ -127,6 +128,10 @@ class VramError(PhotokeepError):
 
 class VramExhaustedError(VramError):
     """The request is larger than the device could ever give."""
+
+
+class DeviceLostError(VramError):
+    """A device failed; nothing more is asked of it, and its work goes on elsewhere where there is an elsewhere."""
 
 
 class LeaseTimeoutError(VramError):

@@ -36,6 +36,7 @@ from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
 from ._vram.measure import device_name
 from ._vram.observe import learning
+from ._vram.plan import Plan, PlanStep
 from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
 from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
@@ -56,6 +57,8 @@ __all__ = [
     "Lease",
     "LruPolicy",
     "ModelSource",
+    "Plan",
+    "PlanStep",
     "Pressure",
     "TorchDevice",
     "VramPool",
@@ -68,7 +71,7 @@ __all__ = [
     "working_memory",
 ]
 
-API_VERSION = (1, 1)
+API_VERSION = (1, 0)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
 
@@ -79,10 +82,11 @@ class VramPool(PoolEngine):
     """Every weight on every device, and who uses it. Safe to use from any thread.
 
     Args:
-        vram_budgets: bytes per accelerator; one that is not named is asked for its capacity at first use.
+        vram_budgets: bytes per accelerator at most; what other processes leave of it is the other bound.
         ram_budget_bytes: for the masters of all models and for leases on the CPU; half of the machine's by default.
         policy: what to evict; least recently used by default.
         open_device: how to reach an accelerator, given its name.
+        accelerators: among which the pool may choose; every one that torch finds by default.
         make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
             host can move its own idle models away. May be set later.
         clock: monotonic seconds.
@@ -97,6 +101,7 @@ class VramPool(PoolEngine):
         ram_budget_bytes: int | None = None,
         policy: EvictionPolicy | None = None,
         open_device: Callable[[torch.device], Device] = TorchDevice,
+        accelerators: Sequence[torch.device] | None = None,
         make_room: Callable[[int, torch.device], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -105,6 +110,7 @@ class VramPool(PoolEngine):
             default_ram_budget_bytes() if ram_budget_bytes is None else ram_budget_bytes,
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,
+            accelerators,
             make_room,
             clock,
         )
@@ -124,31 +130,67 @@ class VramPool(PoolEngine):
         working_bytes: int = 0,
         timeout_s: float | None = None,
         check_interrupted: Callable[[], None] | None = None,
+        priority: int = 0,
     ) -> Lease:
         """Ask for models on a device, all or nothing. The lease begins where it is entered.
 
         Args:
             sources: one model, or a list or tuple of those that are needed together.
-            device: where; the accelerator torch found by default, else the CPU.
+            device: where; by default the accelerator that serves it best, see `place`, else the CPU.
             working_bytes: what the call will allocate beside the weights.
             timeout_s: longest wait for others; a load in this thread is not cut short. None waits on.
             check_interrupted: called about ten times a second while waiting; what it raises ends the wait.
+            priority: one step passes the 16 requests that came before it.
         Returns:
             A context manager with ``module`` (of one model), ``modules`` and ``device``; it unpacks to its modules.
         Raises:
             VramError: no model, or negative bytes. The rest is raised on entering:
             VramExhaustedError: more than a whole budget.
+            DeviceLostError: the device failed earlier.
             LeaseTimeoutError: not granted in time.
             LeaseNestedError: it would have to wait while this thread holds another lease.
             PoolClosedError: the pool was closed.
-            Exception: whatever a source's ``load`` raised, in every thread that waited for it; nothing stays behind,
-                and the next request tries again.
+            Exception: whatever a source's ``load`` raised, in every thread that waited for it. Nothing stays behind,
+                and the next request tries again; after a second failure in a row requests are answered with the same
+                error for a second, then for two, and so on up to a minute, without trying.
         """
         # Duck-typed, not isinstance of ModelSource: a second copy of the pack has a class of its own.
         wanted: tuple[ModelSource, ...] = tuple(sources) if isinstance(sources, (list, tuple)) else (sources,)  # type: ignore[assignment]
         if working_bytes < 0 or not wanted:
             raise VramError("a lease takes at least one model and no negative number of working bytes")
-        return Lease(self, wanted, device, working_bytes, timeout_s, check_interrupted)
+        return Lease(self, wanted, device, working_bytes, timeout_s, check_interrupted, priority)
+
+    def plan(self, job_id: str, steps: Sequence[PlanStep], *, prefetch: bool = True) -> Plan:
+        """Tell what a job will need: what is needed soonest is then evicted last, and brought before it is asked for.
+
+        ::
+
+            with pool.plan("photo 17", steps) as plan:
+                for index, step in enumerate(steps):
+                    plan.reach(index)
+                    ...
+
+        Args:
+            job_id: names the job; one plan each.
+            steps: in order. It is no mistake to leave some out, or to name models that turn out not to be needed.
+            prefetch: whether to bring models in a thread of the pool's, while the plan is in force.
+        Raises:
+            VramError: on entering: the job has a plan already.
+            PoolClosedError: on entering: the pool was closed.
+        """
+        return Plan(self, job_id, steps, prefetch=prefetch)
+
+    def place(self, sources: Sequence[ModelSource] = (), working_bytes: int = 0) -> torch.device:
+        """Return the accelerator on which ``sources`` are best served, or the CPU where none is left.
+
+        One that can hold them comes first; then one that nobody uses; then the one where least has to be copied; then
+        the one with most free bytes.
+        """
+        return self._place(sources, working_bytes).place
+
+    def fence(self, device: torch.device, reason: str) -> None:
+        """Use ``device`` no more: it failed. What waits for it gets `DeviceLostError`; nothing on it is touched."""
+        self._fence(self._ledger(device), reason)
 
     def set_budget(self, device: torch.device, n_bytes: int | None) -> None:
         """Set what the pool may use on ``device``, where the CPU stands for RAM; None asks the device or the machine.
@@ -160,22 +202,23 @@ class VramPool(PoolEngine):
             self._budgets[place] = n_bytes
         else:
             self._budgets.pop(place, None)
-        if place == HOST:
-            self._ram_bytes = n_bytes = default_ram_budget_bytes() if n_bytes is None else n_bytes
         ledger = self._state.ledgers.get(place)
-        if ledger is None or ledger.budget_bytes == n_bytes:
-            return  # applies when the device is first used; or nothing changes, and callers may say so often
-        if n_bytes is None and ledger.device is not None:
-            n_bytes = ledger.device.capacity_bytes()
-        with self._lock:
-            ledger.budget_bytes = n_bytes or 0
-            self._state.shrink(ledger)
-            self._queue.advance()
-        self._work_off()
+        if place == HOST:
+            self._ram_bytes = default_ram_budget_bytes() if n_bytes is None else n_bytes
+            with self._lock:
+                self._state.ram.budget_bytes = self._ram_bytes
+                self._state.shrink(self._state.ram)
+                self._queue.advance()
+            self._work_off()
+        elif ledger is not None and ledger.limit_bytes != n_bytes:
+            # Otherwise it applies when the device is first used; or nothing changes, and callers may say so often.
+            ledger.limit_bytes = n_bytes
+            self._reckon(ledger, at_once=True)
 
     def available_bytes(self, device: torch.device) -> int:
         """Return what one more lease could be given on ``device`` without waiting, its weights included."""
         ledger = self._ledger(device)
+        self._reckon(ledger)
         with self._lock:
             return self._state.available_bytes(ledger)
 
@@ -231,6 +274,7 @@ class VramPool(PoolEngine):
             if entry is not None:
                 self._state.drop(entry)
             self._state.sizes.pop(key, None)
+            self._state.failures.pop(key, None)
         self._work_off()
         return entry is not None
 
@@ -256,9 +300,11 @@ class VramPool(PoolEngine):
         deadline = self._clock() + deadline_s
         with self._lock:
             self._closed = True
+            self._state.plans.plans.clear()
             self._queue.refuse_all()
             for entry in tuple(self._state.entries.values()):
                 self._state.drop(entry)
+        stopped = self._prefetcher.stop(deadline_s)
         while True:
             self._collect_lost()
             self._work_off()
@@ -271,7 +317,7 @@ class VramPool(PoolEngine):
         for ledger in self._state.ledgers.values():
             if ledger.device is not None:
                 ledger.device.empty_cache()
-        return not busy
+        return stopped and not busy
 
 
 def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:

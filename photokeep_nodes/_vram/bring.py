@@ -10,8 +10,9 @@ import torch
 
 from ..errors import VramError, VramExhaustedError
 from .core import PoolCore
+from .failures import is_device_lost, is_out_of_memory
 from .lease import copy_of
-from .queue import AskAgainError, Patience
+from .queue import AskAgainError, Patience, lost
 from .weights import adopt, upload
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class PoolBringing(PoolCore):
             patience.ask()
 
     @contextmanager
-    def _blaming(self, grant: Grant, entry: Entry) -> Iterator[None]:
+    def _blaming(self, grant: Grant, entry: Entry, *, loading: bool = False) -> Iterator[None]:
         """Tell those who wait for ``entry`` why it failed. Cancellation is not failure: they take over then."""
         try:
             yield
@@ -61,6 +62,8 @@ class PoolBringing(PoolCore):
             grant.failure = (entry, copy_of(error))
             with self._lock:
                 self._state.counters.failed_loads += 1
+                if loading and not is_out_of_memory(error):  # that is nothing the model could be blamed for
+                    self._state.note_failure(entry.key, grant.failure[1])
             raise
 
     def _bring(self, grant: Grant, resident: Resident, source: ModelSource, patience: Patience) -> None:
@@ -120,7 +123,7 @@ class PoolBringing(PoolCore):
             self._join(flight, grant.ledger, patience)
             return
         started = self._clock()
-        with self._blaming(grant, entry):
+        with self._blaming(grant, entry, loading=True):
             master, instance = _load(source)
         with self._lock:
             self._state.sizes[entry.key] = entry.n_bytes = master.n_bytes
@@ -130,7 +133,7 @@ class PoolBringing(PoolCore):
             raise AskAgainError
         self._fund(grant)
         with self._lock:
-            self._state.land_load(entry, master, instance, self._clock() - started)
+            self._state.land_load(grant, entry, master, instance, self._clock() - started)
             self._queue.advance()  # here too, on the host
 
     def _promote(self, resident: Resident, master: Master) -> None:
@@ -169,6 +172,9 @@ class PoolBringing(PoolCore):
                 f"{place} ran out of memory while {key} moved there: {error}", **complaint
             ) from None
         except RuntimeError as error:
+            if is_device_lost(error):
+                self._fence(resident.ledger, error)
+                raise lost(resident.ledger) from None
             raise VramError(f"the weights of {key} could not be copied to {place}: {error}") from error
 
 

@@ -6,30 +6,40 @@ foreign code (but for the policy's choice) is called under it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
 from ..errors import LeaseTimeoutError, VramError
-from .device import normalised
+from .device import accelerators, normalised
 from .evict import carry_out
+from .failures import is_device_lost
+from .placement import choose
 from .queue import WAIT_SLICE_S, AdmissionQueue
 from .records import Ledger
 from .state import PoolState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
 
     from .device import Device
     from .policy import EvictionPolicy
-    from .records import Departure, Grant
+    from .prefetch import Prefetcher
+    from .records import Departure, Grant, ModelSource
+
+_log = logging.getLogger(__name__)
+
+_RECKON_EVERY_S = 0.25  # other processes' memory is asked for this often at most
 
 
 class PoolCore:
     """See `VramPool`, which adds the public half."""
+
+    _prefetcher: Prefetcher
 
     def __init__(
         self,
@@ -37,6 +47,7 @@ class PoolCore:
         ram_budget_bytes: int,
         budgets: dict[torch.device, int],
         open_device: Callable[[torch.device], Device],
+        accelerators: Sequence[torch.device] | None,
         make_room: Callable[[int, torch.device], None] | None,
         clock: Callable[[], float],
     ) -> None:
@@ -45,6 +56,7 @@ class PoolCore:
         self._ram_bytes = ram_budget_bytes
         self._policy = policy
         self._open_device = open_device
+        self._accelerators = None if accelerators is None else tuple(map(normalised, accelerators))
         self._clock = clock
         self._refused_types: set[str] = set()
         self._inherited: list[PoolState] = []
@@ -58,7 +70,6 @@ class PoolCore:
         self._tickets = count()
         self._lost: deque[Grant] = deque()
         self._closed = False
-        self._default: torch.device | None = None
 
     def _forked(self, *, cuda_was_live: bool) -> None:
         """Begin anew in a forked child, which owns no leases (I12)."""
@@ -86,6 +97,8 @@ class PoolCore:
                 self._changed.notify_all()
         if self._state.departures:
             self._work_off()
+        if self._state.plans.plans:
+            self._prefetcher.wake()
 
     def _lose(self, grant: Grant) -> None:
         self._lost.append(grant)  # a finalizer may run anywhere, even under the lock
@@ -113,13 +126,66 @@ class PoolCore:
                 f"this process was forked from one that used {place}, and cannot use it",
                 hint="Start worker processes with the spawn method, or touch no accelerator before forking.",
             )
+        limit = self._budgets.get(place)
         try:
             device_ = self._open_device(place)
-            budget = self._budgets[place] if place in self._budgets else device_.capacity_bytes()
+            budget = device_.capacity_bytes()
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device it was not built for
             raise VramError(f"{place} cannot be used: {error}", hint="Choose another device.") from error
+        if limit is not None:
+            budget = min(limit, budget)
         with self._lock:
-            return self._state.ledgers.setdefault(place, Ledger(place, device_, budget))
+            return self._state.ledgers.setdefault(place, Ledger(place, device_, budget, limit, self._clock()))
+
+    def _place(self, sources: Sequence[ModelSource], working_bytes: int) -> Ledger:
+        """Choose where a request goes that names no device; the CPU where no accelerator is left."""
+        if self._accelerators is None:
+            self._accelerators = accelerators()
+        ledgers = []
+        for place in self._accelerators:
+            try:
+                ledgers.append(self._ledger(place))
+            except VramError as error:
+                _log.debug("%s is passed over: %s", place, error.message)
+        if len(ledgers) > 1:
+            for ledger in ledgers:
+                self._reckon(ledger)
+        with self._lock:
+            return choose(self._state, ledgers, sources, working_bytes) or self._state.ram
+
+    def _reckon(self, ledger: Ledger, *, at_once: bool = False) -> None:
+        """Bring a device's budget up to date with what other processes leave of it.
+
+        Args:
+            ledger: the device's.
+            at_once: ask the device even if it was asked a moment ago.
+        """
+        device = ledger.device
+        if device is None or ledger.fenced or (not at_once and self._clock() < ledger.checked_at + _RECKON_EVERY_S):
+            return
+        try:
+            n_bytes = device.capacity_bytes()
+        except RuntimeError as error:
+            if not is_device_lost(error):
+                raise
+            self._fence(ledger, error)
+            return
+        with self._lock:
+            ledger.checked_at = self._clock()
+            ledger.budget_bytes = n_bytes if ledger.limit_bytes is None else min(n_bytes, ledger.limit_bytes)
+            self._state.shrink(ledger)
+            self._queue.advance()
+        self._work_off()
+
+    def _fence(self, ledger: Ledger, reason: object) -> None:
+        """Use a device no more, whatever it was that failed (see `PoolState.fence`)."""
+        if ledger.is_host:
+            return
+        with self._lock:
+            self._state.fence(ledger, str(reason).partition("\n")[0])
+            self._queue.advance()
+        _log.error("%s failed and is no longer used: %s", ledger.place, ledger.fenced)
+        self._work_off()
 
     def _fund(self, grant: Grant) -> None:
         """Wait until the grant's bytes are free; only evictions stand in between, and this thread helps with those."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 import torch
 
 from .pressure import gauge
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 HEADROOM_BYTES = 512 * 2**20
 """Left free on an accelerator: its context, cuDNN's and cuBLAS' workspaces, rounding in the allocator."""
@@ -55,6 +59,8 @@ class TorchDevice:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        # Weights go up on a stream of their own, beside the kernels of whatever runs; `_on_copy_stream` says how.
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     @property
     def device(self) -> torch.device:
@@ -74,7 +80,7 @@ class TorchDevice:
     def allocate(self, n_bytes: int) -> torch.UntypedStorage:
         """See `Device`."""
         try:
-            with torch.inference_mode(mode=False):
+            with torch.inference_mode(mode=False), self._on_copy_stream():
                 return torch.empty(n_bytes, dtype=torch.uint8, device=self._device).untyped_storage()
         except torch.OutOfMemoryError:
             raise
@@ -85,7 +91,18 @@ class TorchDevice:
 
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
         """See `Device`."""
-        target.copy_(source, non_blocking=False)
+        with self._on_copy_stream():
+            target.copy_(source, non_blocking=False)
+        if self._copies is not None:
+            self._copies.synchronize()  # from here on any stream may read it
+
+    def _on_copy_stream(self) -> AbstractContextManager[Any]:
+        """Allocate and copy on the side stream alike.
+
+        Memory for weights then comes from the stream's own share of the allocator, so that a block is never reused
+        while a kernel on another stream still reads what was in it; `free` waits for all of them before it lets go.
+        """
+        return nullcontext() if self._copies is None else torch.cuda.stream(self._copies)
 
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """See `Device`."""
@@ -111,10 +128,14 @@ def default_ram_budget_bytes() -> int:
     return min(total, limit) // 2
 
 
-def best_device() -> torch.device:
-    """The accelerator torch found, or the CPU."""
+def accelerators() -> tuple[torch.device, ...]:
+    """Every accelerator torch can use, the current one first."""
     found = torch.accelerator.current_accelerator(check_available=True)
-    return normalised(found) if found is not None else torch.device("cpu")
+    if found is None:
+        return ()
+    current = normalised(found)
+    every = (torch.device(found.type, index) for index in range(torch.accelerator.device_count()))
+    return (current, *(each for each in every if each != current))
 
 
 def normalised(device: torch.device) -> torch.device:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
-from ..errors import PoolClosedError
+from ..errors import PoolClosedError, VramError
 from .bring import PoolBringing
-from .device import best_device
+from .lease import Lease, copy_of
+from .prefetch import Prefetcher
 from .queue import AskAgainError, Patience
 from .records import Grant, Request, Waiter
 
 if TYPE_CHECKING:
-    from .lease import Lease
-    from .records import Ledger
+    from collections.abc import Mapping
+
+    from .plan import Plan, PlanStep
+    from .records import Ledger, ModelSource
+
+_log = logging.getLogger(__name__)
 
 
 class PoolEngine(PoolBringing):
     """See `VramPool`, which adds the public half."""
 
+    def _start_empty(self) -> None:
+        super()._start_empty()
+        self._prefetcher = Prefetcher(self._bring_foreseen, lambda: bool(self._state.plans.plans))
+
     def _enter(self, lease: Lease) -> None:
         place = lease.place
         if place is None:
-            place = self._default = self._default or best_device()
-        ledger = self._state.ledgers.get(place) or self._ledger(place)
+            ledger = self._place(lease.sources, lease.working_bytes)
+        else:
+            ledger = self._state.ledgers.get(place) or self._ledger(place)
         grant = lease._grant = Grant(threading.current_thread(), self._clock(), ledger)
         with self._lock:
             # Nobody overtakes the queue on this path.
@@ -38,22 +49,16 @@ class PoolEngine(PoolBringing):
         started = self._clock()
         patience = Patience(lease, self._clock)
         sources = {source.key: source for source in lease.sources}
-        request = Request(tuple(sources.values()), ledger, lease.working_bytes, threading.current_thread())
+        request = Request(
+            tuple(sources.values()), ledger, lease.working_bytes, threading.current_thread(), lease.priority
+        )
         ticket = next(self._tickets)
+        self._reckon(ledger)
         self._collect_lost()  # before the queue decides: for a lost lease of this thread it would be a nested request
         try:
             while True:
                 try:
-                    grant = self._await_turn(lease, request, ticket, patience)
-                    self._fund(grant)
-                    self._ask_host(grant)
-                    for resident in grant.arrivals:
-                        self._bring(grant, resident, sources[resident.entry.key], patience)
-                    for resident in grant.residents:
-                        if not resident.ready:
-                            self._join(resident.flight, ledger, patience)
-                    with self._lock:
-                        self._state.settle(grant)
+                    self._deliver(self._await_turn(lease, request, ticket, patience), sources, patience)
                     break
                 except AskAgainError:
                     if lease._grant is not None:
@@ -64,12 +69,26 @@ class PoolEngine(PoolBringing):
                 self._state.counters.stall_s += self._clock() - started
         self._work_off()
 
+    def _deliver(self, grant: Grant, sources: Mapping[str, ModelSource], patience: Patience) -> None:
+        """Bring everything that was granted where it was asked for."""
+        self._fund(grant)
+        self._ask_host(grant)
+        for resident in grant.arrivals:
+            self._bring(grant, resident, sources[resident.entry.key], patience)
+        for resident in grant.residents:
+            if not resident.ready:
+                self._join(resident.flight, grant.ledger, patience)
+        with self._lock:
+            self._state.settle(grant)
+
     def _await_turn(self, lease: Lease, request: Request, ticket: int, patience: Patience) -> Grant:
         waiter = Waiter(request, ticket, threading.Condition(self._lock))
         try:
             with self._lock:
                 if self._closed:
                     raise PoolClosedError("the memory pool was shut down")
+                if (error := self._state.failing(request.sources)) is not None:
+                    raise copy_of(error)
                 self._queue.join(waiter)
                 self._state.counters.waits += waiter.grant is None and waiter.error is None
             while True:
@@ -89,3 +108,73 @@ class PoolEngine(PoolBringing):
                 self._queue.withdraw(waiter)
                 lease._grant = waiter.grant  # admitted in the last moment: the lease gives it back
             raise
+
+    # -- foreseeing ---------------------------------------------------------------------------------------------------
+
+    def _begin_plan(self, plan: Plan) -> None:
+        with self._lock:
+            if self._closed:
+                raise PoolClosedError("the memory pool was shut down")
+            if plan.job_id in self._state.plans.plans:
+                raise VramError(f"the pool has a plan for {plan.job_id} already")
+            self._state.plans.plans[plan.job_id] = plan
+        self._prefetcher.wake()
+
+    def _move_plan(self, plan: Plan, position: int) -> None:
+        with self._lock:
+            plan.position = position
+        self._prefetcher.wake()
+
+    def _end_plan(self, plan: Plan) -> None:
+        with self._lock:
+            if self._state.plans.plans.get(plan.job_id) is plan:
+                del self._state.plans.plans[plan.job_id]
+        self._prefetcher.wake()
+
+    def _bring_foreseen(self) -> bool:
+        """Bring the model that the plans need soonest a tier nearer, if it takes nothing from anybody.
+
+        Returns:
+            Whether there was one.
+        """
+        with self._lock:
+            coming = [] if self._closed else self._state.plans.ahead()
+        return any(self._foresee(distance, step, source, plan) for distance, step, source, plan in coming)
+
+    def _foresee(self, distance: int, step: PlanStep, source: ModelSource, plan: Plan) -> bool:
+        try:
+            ledger = self._place((source,), 0) if step.device is None else self._ledger(step.device)
+        except VramError:  # the step itself will say why
+            return False
+        current = plan.current
+        reserve = 0 if current is None else current.working_bytes
+        for target in dict.fromkeys((ledger, self._state.ram)):
+            with self._lock:
+                entry = self._state.entries.get(source.key)
+                there = source.key in target.residents or (target.is_host and entry is not None and not entry.blank)
+                if there or source.key in self._state.failures:
+                    return False
+                # What the running step has not taken yet stays free for it.
+                kept = max(0, reserve - target.working_bytes) if target is ledger else 0
+                request = Request((source,), target, 0, threading.current_thread(), foreseen=True)
+                grant = self._queue.admit_foreseen(request, distance, kept)
+            if grant is not None:
+                return self._carry_ahead(grant, source)
+        return False
+
+    def _carry_ahead(self, grant: Grant, source: ModelSource) -> bool:
+        lease = Lease(self, (source,), grant.ledger.place, 0, None, self._check_open)
+        try:
+            self._deliver(grant, {source.key: source}, Patience(lease, self._clock))
+        except AskAgainError:
+            return False
+        except Exception as error:  # noqa: BLE001 - whoever needs the model is told when it asks for it
+            _log.debug("%s was not brought ahead: %s", source.key, error)
+            return False
+        finally:
+            self._leave(grant)
+        return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError("the memory pool was shut down")

@@ -39,7 +39,8 @@ class Lease:
     """
 
     __slots__ = (
-        "__weakref__", "_grant", "_pool", "check_interrupted", "place", "sources", "timeout_s", "working_bytes",
+        "__weakref__", "_grant", "_pool", "check_interrupted", "place", "priority", "sources", "timeout_s",
+        "working_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class Lease:
         working_bytes: int,
         timeout_s: float | None,
         check_interrupted: Callable[[], None] | None,
+        priority: int = 0,
     ) -> None:
         self._pool = pool
         self._grant: Grant | None = None
@@ -58,6 +60,7 @@ class Lease:
         self.working_bytes = working_bytes
         self.timeout_s = timeout_s
         self.check_interrupted = check_interrupted
+        self.priority = priority
 
     def __enter__(self) -> Self:
         if self._grant is not None:

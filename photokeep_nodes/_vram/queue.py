@@ -5,15 +5,16 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from ..errors import LeaseNestedError, PoolClosedError, VramError, VramExhaustedError
+from ..errors import DeviceLostError, LeaseNestedError, PoolClosedError, VramError, VramExhaustedError
 from .records import Ledger, Phase, Request, Waiter
 from .report import human
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from .lease import Lease
+    from .records import Grant
     from .room import Holder
     from .state import PoolState
 
@@ -57,14 +58,14 @@ class Patience:
 
 
 class AdmissionQueue:
-    """First come, first served, with a bounded number of exceptions.
+    """First come, first served, priority counted in, with a bounded number of exceptions.
 
     A request that fits into what is free may pass one that waits for more, `BYPASS_LIMIT` times; it may not evict for
     that, since those bytes are what the earlier one waits for. A thread that already holds a lease is exempt: it must
     not wait at all, or the two could wait for each other (I7).
 
     Attributes:
-        waiters: by ticket.
+        waiters: by rank.
     """
 
     def __init__(self, state: PoolState) -> None:
@@ -72,8 +73,8 @@ class AdmissionQueue:
         self.waiters: list[Waiter] = []
 
     def join(self, waiter: Waiter) -> None:
-        """Queue up by ticket, and be admitted at once if possible."""
-        bisect.insort(self.waiters, waiter, key=lambda each: each.ticket)
+        """Queue up by rank, and be admitted at once if possible."""
+        bisect.insort(self.waiters, waiter, key=lambda each: each.rank)
         self.advance()
 
     def withdraw(self, waiter: Waiter) -> None:
@@ -103,14 +104,43 @@ class AdmissionQueue:
             else:
                 blocked.append(waiter)
 
+    def admit_foreseen(self, request: Request, distance: float, reserve_bytes: int) -> Grant | None:
+        """Admit what a plan will need, if nobody is kept from anything by it.
+
+        Args:
+            request: what to bring.
+            distance: in how many steps it will be needed; what is needed sooner stays.
+            reserve_bytes: left free on the request's ledger for the step in hand.
+        Returns:
+            None if it would have to wait, or to push out what was needed sooner or came only just now.
+        """
+        state = self._state
+        if self.waiters:
+            return None
+        try:
+            needs = self._needs(request)
+        except VramError:
+            return None
+        if needs is None or request.ledger.fenced:
+            return None
+        needs[request.ledger] = needs.get(request.ledger, 0) + reserve_bytes
+        spared = {
+            entry.key for entry in state.entries.values() if state.is_young(entry) or state.use_within(entry, distance)
+        }
+        victims = self._victims(request, needs, spared)
+        return None if victims is None else state.admit(request, victims)
+
     def _consider(self, waiter: Waiter, blocked: list[Waiter]) -> bool:
         """Admit ``waiter`` if it may go.
 
         Raises:
             VramExhaustedError: it never can.
+            DeviceLostError: its device is fenced off.
             LeaseNestedError: it would have to wait, and its thread holds a lease.
         """
         state, request = self._state, waiter.request
+        if request.ledger.fenced:
+            raise lost(request.ledger)
         needs = self._needs(request)
         if needs is None:
             waiter.waits_for = frozenset((request.ledger, state.ram))
@@ -175,7 +205,7 @@ class AdmissionQueue:
             needs[state.ram] = needs.get(state.ram, 0) + load
         return needs
 
-    def _victims(self, request: Request, needs: dict[Ledger, int]) -> list[Holder] | None:
+    def _victims(self, request: Request, needs: dict[Ledger, int], spared: Collection[str] = ()) -> list[Holder] | None:
         """Choose what has to leave; None where not enough may."""
         state = self._state
         keys = {source.key for source in request.sources}
@@ -186,7 +216,7 @@ class AdmissionQueue:
                 continue  # nothing new on this tier, even if its budget was lowered meanwhile
             # RAM may let go of the request's own models where they are hot on the device.
             keep = keys if not ledger.is_host or request.ledger.is_host else keys - request.ledger.residents.keys()
-            chosen = state.victims(ledger, needs[ledger], keep)
+            chosen = state.victims(ledger, needs[ledger], keep.union(spared))
             if chosen is None:
                 return None
             victims += chosen
@@ -203,6 +233,15 @@ class AdmissionQueue:
         what = "RAM budget" if ledger.is_host else "VRAM budget"
         error.hint = f"Use smaller tiles, another device or a larger {what}.\n{error.hint}"
         return error
+
+
+def lost(ledger: Ledger) -> DeviceLostError:
+    """What to answer who asks for a device that failed."""
+    return DeviceLostError(
+        f"{ledger.place} failed and is no longer used: {ledger.fenced}",
+        hint="Choose another device; restart the program to use this one again.",
+        device=str(ledger.place),
+    )
 
 
 def _names(request: Request) -> str:

@@ -68,6 +68,9 @@ class Ledger:
     Attributes:
         place: what callers name the tier by.
         device: how to reach the memory; None for the host's.
+        limit_bytes: what the user allows; None leaves it to the device.
+        checked_at: when the device was last asked for its capacity, on the pool's clock.
+        fenced: why nothing more is asked of the device; empty while it works.
         residents: by model key; the host's are the warm modules.
         overdrawn: the budget was lowered below what is pinned; releases bring it down.
     """
@@ -75,6 +78,9 @@ class Ledger:
     place: torch.device
     device: Device | None
     budget_bytes: int
+    limit_bytes: int | None = None
+    checked_at: float = float("-inf")
+    fenced: str = ""
     charges: set[Charge] = field(default_factory=set)
     residents: dict[str, Resident] = field(default_factory=dict)
     peak_bytes: int = 0
@@ -89,6 +95,11 @@ class Ledger:
     def committed_bytes(self) -> int:
         """Present when the evictions under way are done and every promise is kept."""
         return sum(charge.held + charge.promised for charge in self.charges if not charge.leaving)
+
+    @property
+    def working_bytes(self) -> int:
+        """Held beside weights, by leases that are out."""
+        return self.used_bytes - sum(resident.charge.held for resident in self.residents.values())
 
     @property
     def is_host(self) -> bool:
@@ -167,6 +178,7 @@ class Resident:
         storages: the device's copy of the weights; empty on the host.
         master: where its pointers go home to; None once RAM let go of it.
         since: when it became resident, on the pool's clock.
+        foreseen: a plan had it brought, and no lease has used it yet.
     """
 
     entry: Entry
@@ -180,6 +192,7 @@ class Resident:
     grants: set[Grant] = field(default_factory=set)
     last_used: int = 0
     since: float = 0.0
+    foreseen: bool = False
 
     @property
     def ready(self) -> bool:
@@ -193,6 +206,7 @@ class Grant:
     __slots__ = (
         "arrivals",
         "failure",
+        "foreseen",
         "ledger",
         "loads",
         "pending",
@@ -203,7 +217,7 @@ class Grant:
         "working",
     )
 
-    def __init__(self, thread: threading.Thread, since: float, ledger: Ledger) -> None:
+    def __init__(self, thread: threading.Thread, since: float, ledger: Ledger, *, foreseen: bool = False) -> None:
         self.thread = thread  # the object, not its number: that is given anew once a thread has ended
         self.since = since
         self.ledger = ledger
@@ -213,6 +227,7 @@ class Grant:
         self.loads: tuple[Entry, ...] = ()  # those it has to load
         self.pending: list[tuple[Ledger, Charge]] = []  # promises not yet kept
         self.failure: tuple[Entry, Exception] | None = None  # what could not be brought, for those who wait for it
+        self.foreseen = foreseen  # held by the prefetcher while it brings what a plan names
         self.released = False
 
 
@@ -224,6 +239,13 @@ class Request:
     ledger: Ledger
     working_bytes: int
     thread: threading.Thread
+    priority: int = 0
+    foreseen: bool = False  # by a plan: nobody waits for it yet
+
+
+PRIORITY_STEP = 16
+"""How many earlier requests one step of priority is worth. Counted in requests and not in seconds, so that a busy pool
+and a slow one behave alike; those who wait grow older with every request that comes, so nobody waits for ever."""
 
 
 @dataclass(eq=False, slots=True)
@@ -245,6 +267,11 @@ class Waiter:
     waits_for: frozenset[Ledger] = frozenset()
     bypassed: int = 0
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Place in the queue: the order of arrival, moved ahead by priority."""
+        return self.ticket - PRIORITY_STEP * self.request.priority, self.ticket
+
 
 @dataclass(eq=False, slots=True)
 class Departure:
@@ -265,19 +292,44 @@ class Departure:
 
 
 @dataclass(slots=True)
+class Failure:
+    """A model that could not be loaded.
+
+    Attributes:
+        error: what its last load raised.
+        times: how often it failed in a row.
+        retry_at: before this moment of the pool's clock nobody tries again.
+    """
+
+    error: Exception
+    times: int
+    retry_at: float
+
+
+@dataclass(slots=True)
 class Counters:
     """Totals since the pool was made."""
 
     hits: int = 0
     promotions: int = 0
     cold_loads: int = 0
+    load_s: float = 0.0
     failed_loads: int = 0
+    refused_loads: int = 0
     joined_loads: int = 0
+    foreseen_promotions: int = 0
+    foreseen_loads: int = 0
+    foreseen_hits: int = 0
+    foreseen_wasted: int = 0
     evictions: int = 0
     ram_evictions: int = 0
     bytes_to_device: int = 0
     waits: int = 0
     timeouts: int = 0
+    memory_retries: int = 0
+    smaller_tiles: int = 0
+    moved_elsewhere: int = 0
+    devices_lost: int = 0
     stall_s: float = 0.0
     double_releases: int = 0
     lost_leases: int = 0

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import VramError
-from .records import Charge, Counters, Departure, Entry, Flight, Grant, Ledger, Phase, Resident
+from .plan import PlanBook
+from .records import Charge, Counters, Departure, Entry, Failure, Flight, Grant, Ledger, Phase, Resident
 from .report import readable, snapshot
 from .room import Holder, evictable, held_bytes, select
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 HOST = torch.device("cpu")
 
+YOUNG_S = 1.0
+"""What arrived less than this ago is not evicted for a prefetch: its own transfer would have been for nothing."""
+
+_LONGEST_BACK_OFF_S = 60.0
+
 
 class PoolState:
     """Entries, ledgers and grants.
@@ -41,6 +47,8 @@ class PoolState:
         grants: the leases that are out.
         departures: evictions decided on and not begun; whoever has a moment carries them out.
         sizes: real bytes of every model loaded so far, better than a source's estimate.
+        plans: what jobs under way will need.
+        failures: models that could not be loaded the last time.
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class PoolState:
         self.grants: set[Grant] = set()
         self.departures: deque[Departure] = deque()
         self.sizes: dict[str, int] = {}
+        self.plans = PlanBook()
+        self.failures: dict[str, Failure] = {}
         self.counters = Counters()
         self.tick = 0
 
@@ -68,13 +78,15 @@ class PoolState:
             False, with nothing changed, where there is more to do.
         """
         residents = []
+        ledger = grant.ledger
+        if ledger.fenced:
+            return False
         for source in sources:
-            resident = grant.ledger.residents.get(source.key)
+            resident = ledger.residents.get(source.key)
             if resident is None or resident.phase is not Phase.RESIDENT:
                 return False
             residents.append(resident)
         if working_bytes:
-            ledger = grant.ledger
             # The used sum as well: bytes that an eviction has yet to free cannot be handed out a second time.
             fits = max(ledger.used_bytes, ledger.committed_bytes) + working_bytes <= ledger.budget_bytes
             if not fits:
@@ -88,6 +100,8 @@ class PoolState:
         for resident in residents:
             resident.grants.add(grant)
             resident.last_used = resident.entry.last_used = tick
+            if resident.foreseen:
+                self._make_good(resident)
         self.counters.hits += len(residents)
         return True
 
@@ -95,7 +109,7 @@ class PoolState:
         """Grant ``request`` and promise it the bytes it needs, of which evicting ``victims`` frees a part."""
         for victim in victims:
             self.evict(victim)
-        grant = Grant(request.thread, self.clock(), request.ledger)
+        grant = Grant(request.thread, self.clock(), request.ledger, foreseen=request.foreseen)
         try:
             self._admit(grant, request)
         except BaseException:
@@ -122,6 +136,13 @@ class PoolState:
                 self.counters.hits += 1
             resident.grants.add(grant)
             resident.last_used = entry.last_used = self.tick
+            if resident.foreseen and not grant.foreseen:
+                self._make_good(resident)
+
+    def _make_good(self, resident: Resident) -> None:
+        """The plan was right: what it had brought is used."""
+        resident.foreseen = False
+        self.counters.foreseen_hits += 1
 
     def _begin_arrival(self, grant: Grant, entry: Entry) -> Resident:
         ledger = grant.ledger
@@ -130,6 +151,7 @@ class PoolState:
             entry.loading = Flight(self.lock)
             self._promise(grant, self.ram, entry.charge, entry.n_bytes)
         resident = Resident(entry, ledger, entry.charge if ledger.is_host else Charge(), Flight(self.lock))
+        resident.foreseen = grant.foreseen
         grant.arrivals += (resident,)
         entry.residents[ledger] = ledger.residents[entry.key] = resident
         if not ledger.is_host:
@@ -178,11 +200,14 @@ class PoolState:
 
     # -- arriving -----------------------------------------------------------------------------------------------------
 
-    def land_load(self, entry: Entry, master: Master, instance: Instance, load_s: float) -> None:
+    def land_load(self, grant: Grant, entry: Entry, master: Master, instance: Instance, load_s: float) -> None:
         """A cold model is in RAM now."""
         entry.master, entry.load_s = master, load_s
         flight, entry.loading = entry.loading, None
+        self.failures.pop(entry.key, None)
         self.counters.cold_loads += 1
+        self.counters.load_s += load_s
+        self.counters.foreseen_loads += grant.foreseen
         self._keep_warm(entry, instance)
         if flight is not None:
             flight.finish()
@@ -210,6 +235,7 @@ class PoolState:
         resident.master = resident.entry.master
         if not resident.ledger.is_host:
             self.counters.promotions += 1
+            self.counters.foreseen_promotions += resident.foreseen
             self.counters.bytes_to_device += sum(storage.nbytes() for storage in storages)
         resident.flight.finish()
 
@@ -262,6 +288,8 @@ class PoolState:
                 self.tidy(entry)
         self.grants.discard(grant)
         grant.released = True  # last: until then the lease's finalizer would do all this again
+        if grant.ledger.fenced:
+            self._clear(grant.ledger)
         if grant.ledger.overdrawn or self.ram.overdrawn:
             self.shrink(grant.ledger)
             self.shrink(self.ram)
@@ -304,6 +332,7 @@ class PoolState:
         else:
             holder.phase = Phase.LEAVING
             holder.charge.leaving = True
+            self.counters.foreseen_wasted += holder.foreseen
             self.departures.append(Departure(holder.entry, holder, holder.master))
             self.counters.evictions += 1
 
@@ -342,8 +371,21 @@ class PoolState:
         ledger.overdrawn = ledger.committed_bytes > ledger.budget_bytes
         return freed
 
+    def fence(self, ledger: Ledger, reason: str) -> None:
+        """Ask nothing more of a device that failed; what is idle on it goes now, what is leased when its lease ends."""
+        if not ledger.fenced:
+            ledger.fenced = reason
+            self.counters.devices_lost += 1
+            self._clear(ledger)
+
+    def _clear(self, ledger: Ledger) -> None:
+        for resident in evictable(ledger, self.entries.values()):
+            self.evict(resident)
+
     def available_bytes(self, ledger: Ledger) -> int:
         """Bytes that could be promised on ``ledger`` if everything idle left it."""
+        if ledger.fenced:
+            return 0
         idle = sum(map(held_bytes, evictable(ledger, self.entries.values())))
         return max(0, ledger.budget_bytes - ledger.committed_bytes + idle)
 
@@ -376,6 +418,36 @@ class PoolState:
                 self.evict(resident)
         if not away and entry.master is not None and not entry.charge.leaving:
             self.evict(entry)
+
+    # -- foreseeing ---------------------------------------------------------------------------------------------------
+
+    def use_within(self, entry: Entry, distance: float) -> bool:
+        """Whether a plan needs ``entry`` in at most so many steps."""
+        needed_in = self.plans.next_use(entry.key)
+        return needed_in is not None and needed_in <= distance
+
+    def is_young(self, entry: Entry) -> bool:
+        """Whether it came to an accelerator only just now."""
+        now = self.clock()
+        away = (each for each in entry.residents.values() if not each.ledger.is_host)
+        return any(each.ready and now - each.since < YOUNG_S for each in away)
+
+    # -- failing ------------------------------------------------------------------------------------------------------
+
+    def note_failure(self, key: str, error: Exception) -> None:
+        """A load failed: from the second time on in a row, the next has to wait, each time twice as long."""
+        failure = self.failures.setdefault(key, Failure(error, 0, 0.0))
+        wait_s = min(_LONGEST_BACK_OFF_S, 2.0 ** (failure.times - 1)) if failure.times else 0.0
+        failure.error, failure.times, failure.retry_at = error, failure.times + 1, self.clock() + wait_s
+
+    def failing(self, sources: Sequence[ModelSource]) -> Exception | None:
+        """Return why one of ``sources`` cannot be had for now, or None."""
+        for source in sources:
+            failure = self.failures.get(source.key)
+            if failure is not None and self.clock() < failure.retry_at:
+                self.counters.refused_loads += 1
+                return failure.error
+        return None
 
     # -- telling ------------------------------------------------------------------------------------------------------
 

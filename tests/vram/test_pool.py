@@ -17,6 +17,7 @@ from photokeep_nodes import vram_manager
 from photokeep_nodes._vram import device as vram_device
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
+    DeviceLostError,
     LeaseNestedError,
     LeaseReleasedError,
     PhotokeepError,
@@ -660,8 +661,13 @@ def test_a_lost_device_does_not_keep_its_models():
     rig, a, b = Rig(2), Source("a", 2), Source("b", 2)
     rig.touch(a)
     rig.gpu.lost = True
-    with pytest.raises(VramError, match="could not be copied to cuda:0: simulated: the device was lost"):
-        rig.touch(b)
+    for _ in range(2):
+        with pytest.raises(DeviceLostError, match="cuda:0 failed and is no longer used: simulated: the device was"):
+            rig.touch(b)
+    with pytest.raises(DeviceLostError):
+        rig.touch(a)
+    assert rig.devices_lost == 1
+    assert rig.pool.available_bytes(GPU) == 0
     assert rig.states() == {"a": "warm", "b": "warm"}
     assert audit(rig.pool) == []
     rig.touch(a, device=OTHER)
