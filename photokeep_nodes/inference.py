@@ -5,8 +5,9 @@ Weights come through the shared pool as a lease, never earlier than the stage th
 
 from __future__ import annotations
 
+import bisect
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from .models import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -58,13 +60,31 @@ class Network:
         """
         import torch
 
-        # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
-        image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        placed = [argument.to(self.device, self.dtype) for argument in arguments]
         # Not inference_mode: its tensors refuse in-place changes for the rest of their lives, in other nodes too.
-        with torch.no_grad():
+        with torch.no_grad(), _learning(self, image):
+            # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
+            image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+            placed = [argument.to(self.device, self.dtype) for argument in arguments]
             result: torch.Tensor = self.module(image, *placed)
-        return result.float()
+            return result.float()
+
+
+def _learning(network: Network, image: torch.Tensor) -> AbstractContextManager[None]:
+    """Have the call that follows teach how much memory it takes."""
+    batch, _, height, width = image.shape
+    if batch != 1:  # estimates are for one image
+        return nullcontext()
+    spec, device, dtype = network.spec, network.device, network.dtype
+    return vram_manager.learning(
+        vram_manager.shared_pool(),
+        vram_manager.working_memory(),
+        spec.id,
+        (height, width),
+        dtype,
+        device,
+        promised_bytes=working_bytes(spec, height, width, device=device, dtype=dtype),
+        ran_out=is_out_of_memory,
+    )
 
 
 def spec_for(handle: ModelHandle, role: Role) -> ModelSpec:
@@ -172,13 +192,41 @@ def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
         height: of the photo, in pixels.
         width: of the photo, in pixels.
     """
-    pixels = max(0.0, _free_bytes(spec, host.compute_device())) / max(1, spec.bytes_per_pixel)
-    return max(smallest_tile(spec), min(_LARGEST_TILE, int(pixels**0.5), max(height, width)))
+    device = host.compute_device()
+    free = _free_bytes(spec, device)
+    smallest = smallest_tile(spec)
+    sides = range(smallest, min(_LARGEST_TILE, max(height, width)) + 1)
+    # What was learnt need not grow evenly with the side, but whatever is found has been seen to fit.
+    fitting = bisect.bisect_right(sides, free, key=lambda side: working_bytes(spec, side, side, device=device))
+    return sides[fitting - 1] if fitting else smallest
 
 
-def working_bytes(spec: ModelSpec, height: int, width: int) -> int:
-    """Estimate of the memory one tile's computation takes on the device, on the safe side: in float32."""
-    return spec.bytes_per_pixel * height * width
+def working_bytes(
+    spec: ModelSpec,
+    height: int,
+    width: int,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> int:
+    """Estimate of the memory one tile's computation takes on the device: learnt, or from the model's entry.
+
+    Args:
+        spec: which model.
+        height: of the tile, in pixels.
+        width: of the tile, in pixels.
+        device: None means the compute device.
+        dtype: None lets ``choose_dtype`` decide.
+    """
+    device = device or host.compute_device()
+    return vram_manager.working_memory().estimate(
+        spec.id,
+        height,
+        width,
+        str(dtype or choose_dtype(spec, device)).removeprefix("torch."),
+        vram_manager.device_name(device),
+        spec.bytes_per_pixel * height * width,
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -224,7 +272,7 @@ def apply_tiled(
     while True:
         height, width = (min(side, s) for s in image.shape[-2:])
         try:
-            with lease(spec, working_bytes=working_bytes(spec, height, width), dtype=dtype) as network:
+            with lease(spec, working_bytes=working_bytes(spec, height, width, dtype=dtype), dtype=dtype) as network:
                 result = _run_tiled(network, image, side, arguments, bar)
                 computed_in = network.dtype
         except (RuntimeError, MemoryError, VramExhaustedError) as error:

@@ -162,26 +162,29 @@ class WorkingMemory:
         with self._lock:
             sizes = self._loaded()
             known = self._known(sizes, size, fallback_bytes)
-            seen = sizes.get(size)
-            if seen is None or not seen.refused_bytes or self._clock() - seen.refused_at > REFUSED_FOR_S:
-                return known
-            return max(known, min(seen.refused_bytes, int(known * REFUSED_LIMIT)))
+            refused = self._refused(sizes[size]) if size in sizes else 0
+            return max(known, min(refused, int(known * REFUSED_LIMIT)))
+
+    def _refused(self, seen: Learnt) -> int:
+        """The raised estimate, while it is remembered."""
+        return seen.refused_bytes if self._clock() - seen.refused_at <= REFUSED_FOR_S else 0
 
     def _known(self, sizes: dict[Size, Learnt], size: Size, fallback_bytes: int) -> int:
-        """The estimate without refusals."""
+        """The estimate but for a refusal of this very size."""
         sampled = size.device in SAMPLED
         floor = fallback_bytes if sampled else 0
         seen = sizes.get(size)
         if seen is not None and seen.recent:
             return max(floor, int(seen.peak_bytes * SEEN_MARGIN))
         others = [
-            (other.pixels, each.peak_bytes)
+            (other.pixels, max(each.peak_bytes, self._refused(each)))
             for other, each in sizes.items()
             if (other.model, other.dtype, other.device) == (size.model, size.dtype, size.device)
-            and each.peak_bytes >= (NOISE_BYTES if sampled else 1)
         ]
+        least = NOISE_BYTES if sampled else 1
+        others = [each for each in others if each[1] >= least]
         smaller = max((each for each in others if each[0] <= size.pixels), default=None)
-        larger = min((each for each in others if each[0] >= size.pixels), default=None)
+        larger = min((each for each in others if each[0] > size.pixels), default=None)
         near = [each for each in (smaller, larger) if each is not None]
         if not near:
             return fallback_bytes
