@@ -156,6 +156,15 @@ def compute_device() -> torch.device:
     return torch.device("cpu")
 
 
+def compute_devices() -> tuple[torch.device, ...] | None:
+    """Where the networks may run, best first; None leaves it to the pool: every accelerator, and then the CPU."""
+    import torch
+
+    if not in_comfyui() and _settings().device == "auto":
+        return None
+    return tuple(dict.fromkeys((compute_device(), torch.device("cpu"))))
+
+
 def vram_budget_bytes() -> int | None:
     """User's cap on the pool of an accelerator, or None."""
     return None if in_comfyui() else _settings().vram_budget_bytes

@@ -6,36 +6,28 @@ Weights come through the shared pool as a lease, never earlier than the stage th
 from __future__ import annotations
 
 import bisect
-import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from . import host, vram_manager, weights
+from . import host, layer_progress, vram_manager, weights
 from .errors import NodeInputError, VramExhaustedError
 from .models import get
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     import torch
 
     from .model_spec import DTypeName, ModelHandle, ModelSpec, Role
 
+R = TypeVar("R")
+
 _CPU_TILE_SHARE = 0.25  # of the free memory, so that the photo and other programs keep theirs
 _GPU_TILE_SHARE = 0.6
 _LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
 _SMALLEST_TILE = 64
-
-# What allocators say that have no exception of their own: torch's on the CPU, by system, MPS, and NVIDIA's libraries.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "MPS backend out of memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
 
 
 @dataclass(frozen=True)
@@ -60,31 +52,28 @@ class Network:
         """
         import torch
 
+        batch, _, height, width = image.shape
+        # Estimates are for one image; a call with several teaches nothing.
+        learning = self.learning(height, width) if batch == 1 else nullcontext()
         # Not inference_mode: its tensors refuse in-place changes for the rest of their lives, in other nodes too.
-        with torch.no_grad(), _learning(self, image):
+        with torch.no_grad(), learning:
             # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
             image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
             placed = [argument.to(self.device, self.dtype) for argument in arguments]
             result: torch.Tensor = self.module(image, *placed)
             return result.float()
 
-
-def _learning(network: Network, image: torch.Tensor) -> AbstractContextManager[None]:
-    """Have the call that follows teach how much memory it takes."""
-    batch, _, height, width = image.shape
-    if batch != 1:  # estimates are for one image
-        return nullcontext()
-    spec, device, dtype = network.spec, network.device, network.dtype
-    return vram_manager.learning(
-        vram_manager.shared_pool(),
-        vram_manager.working_memory(),
-        spec.id,
-        (height, width),
-        dtype,
-        device,
-        promised_bytes=working_bytes(spec, height, width, device=device, dtype=dtype),
-        ran_out=is_out_of_memory,
-    )
+    def learning(self, height: int, width: int) -> AbstractContextManager[None]:
+        """Have the body, one use of the network on inputs of this size, teach how much memory it takes."""
+        return vram_manager.learning(
+            vram_manager.shared_pool(),
+            vram_manager.working_memory(),
+            self.spec.id,
+            (height, width),
+            self.dtype,
+            self.device,
+            promised_bytes=working_bytes(self.spec, height, width, device=self.device, dtype=self.dtype),
+        )
 
 
 def spec_for(handle: ModelHandle, role: Role) -> ModelSpec:
@@ -119,45 +108,115 @@ def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-@contextmanager
-def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None = None) -> Iterator[Network]:
-    """Hold a model on the compute device for the duration of the body.
+def source_for(spec: ModelSpec, device: torch.device, dtype: torch.dtype | None = None) -> vram_manager.ModelSource:
+    """What the pool has to know of a model.
 
     Args:
         spec: which model.
-        working_bytes: memory the computation itself needs on the device.
+        device: where it will run.
         dtype: None lets ``choose_dtype`` decide.
     Raises:
-        WeightsError: the weights are missing, damaged or of another architecture.
-        VramError: the pool cannot give the memory.
+        WeightsError: the weights are missing.
     """
     import torch
 
-    device = host.compute_device()
     chosen = dtype or choose_dtype(spec, device)
     element_size = torch.empty((), dtype=chosen).element_size()
 
     def load() -> torch.nn.Module:
         module = weights.load_module(spec).to(chosen)
-        _report_layers(module)
+        layer_progress.report_layers(module)
         return module.to(memory_format=torch.channels_last)
 
-    source = vram_manager.ModelSource(
+    return vram_manager.ModelSource(
         key=f"{spec.id}:{weights.digest(spec)[:16]}:{chosen}",
         load=load,
         weight_bytes=spec.weight_bytes * element_size // 4,
     )
-    with _pool(device).lease(
-        source, device=device, working_bytes=working_bytes, check_interrupted=host.check_interrupted
-    ) as held:
-        yield Network(spec, held.module, device, chosen)
 
 
-def _pool(device: torch.device) -> vram_manager.VramPool:
+def run(
+    spec: ModelSpec,
+    call: Callable[[Network], R],
+    *,
+    height: int,
+    width: int,
+    dtype: torch.dtype | None = None,
+) -> R:
+    """Call a model on inputs of one size, wherever they fit: an accelerator, another one, the CPU.
+
+    Args:
+        spec: which model.
+        call: the work. It may be called again where memory runs out, so it must not build on an earlier call.
+        height: of its largest input, in pixels.
+        width: of the same.
+        dtype: None lets ``choose_dtype`` decide.
+    Raises:
+        WeightsError: the weights are missing, damaged or of another architecture.
+        VramError: no device can give the memory, or none works.
+    """
+    return _run_on_ladder(spec, lambda network, _tile: call(network), (0,), lambda _tile: (height, width), dtype)
+
+
+def _run_on_ladder(
+    spec: ModelSpec,
+    call: Callable[[Network, int], R],
+    tiles: Sequence[int],
+    size_of: Callable[[int], tuple[int, int]],
+    dtype: torch.dtype | None,
+) -> R:
+    def with_network(lease: vram_manager.Lease, tile: int) -> R:
+        place = lease.place or lease.device
+        return call(Network(spec, lease.module, lease.device, dtype or choose_dtype(spec, place)), tile)
+
+    try:
+        return _pool().run(
+            lambda device: source_for(spec, device, dtype),
+            with_network,
+            tiles=tiles,
+            working_bytes=lambda device, tile: working_bytes(spec, *size_of(tile), device=device, dtype=dtype),
+            devices=host.compute_devices(),
+            check_interrupted=host.check_interrupted,
+        )
+    except VramExhaustedError as error:
+        tile = error.context.get("tile")
+        even = f" even with tiles of {max(size_of(tile))} px" if tile else ""
+        raise VramExhaustedError(
+            f"{spec.title} does not fit in memory{even}: {error.context.get('why', error.message)}",
+            hint=error.hint,
+            **{**error.context, "model": spec.id},
+        ) from None
+
+
+def foresee(job_id: str, steps: Sequence[Sequence[ModelSpec]]) -> vram_manager.Plan:
+    """Plan which models a job will use, so that the pool brings them ahead and keeps what is needed soonest.
+
+    Args:
+        job_id: names the job.
+        steps: for each stage the models it may use, in any order.
+    Returns:
+        A context manager; its ``reach(index)`` says which step begins.
+    Raises:
+        WeightsError: the weights of one are missing.
+    """
+    devices = host.compute_devices()
+    device = _pool().place() if devices is None else devices[0]
+    several = devices is None and len(_pool().accelerators) > 1
+    return _pool().plan(
+        job_id,
+        [
+            vram_manager.PlanStep(tuple(source_for(spec, device) for spec in specs), device=None if several else device)
+            for specs in steps
+        ],
+    )
+
+
+def _pool() -> vram_manager.VramPool:
     pool = vram_manager.shared_pool()
     pool.make_room = host.make_room
-    if device.type != "cpu":
-        pool.set_budget(device, host.vram_budget_bytes())
+    for device in {*pool.accelerators, *(host.compute_devices() or ())}:
+        if device.type != "cpu":
+            pool.set_budget(device, host.vram_budget_bytes())
     return pool
 
 
@@ -166,7 +225,7 @@ def _free_bytes(spec: ModelSpec, device: torch.device) -> float:
     import psutil
     import torch
 
-    lendable = _pool(device).available_bytes(device) - spec.weight_bytes
+    lendable = _pool().available_bytes(device) - spec.weight_bytes
     if device.type == "cuda":
         # What torch's allocator keeps for reuse is free for us, though not for the driver.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -196,7 +255,7 @@ def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
     free = _free_bytes(spec, device)
     smallest = smallest_tile(spec)
     sides = range(smallest, min(_LARGEST_TILE, max(height, width)) + 1)
-    # What was learnt need not grow evenly with the side, but whatever is found has been seen to fit.
+    # What was learnt need not grow evenly with the side; even then the side found is one that fits.
     fitting = bisect.bisect_right(sides, free, key=lambda side: working_bytes(spec, side, side, device=device))
     return sides[fitting - 1] if fitting else smallest
 
@@ -209,7 +268,7 @@ def working_bytes(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> int:
-    """Estimate of the memory one tile's computation takes on the device: learnt, or from the model's entry.
+    """Estimate of the memory one call takes beside the weights: learnt from such calls, or from the model's entry.
 
     Args:
         spec: which model.
@@ -229,15 +288,6 @@ def working_bytes(
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is an allocator's refusal, on any device."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-
-
 def apply_tiled(
     spec: ModelSpec,
     image: torch.Tensor,
@@ -247,9 +297,10 @@ def apply_tiled(
 ) -> torch.Tensor:
     """Run a whole-image model over a photo of any size.
 
-    Out of memory, and a tile that the pool cannot lend memory for, is answered with tiles of half the side, down to
-    ``smallest_tile``; a half-precision result that is not finite with a second run in float32. A black-and-white photo
-    stays one: trained on colour, the networks would tint it, by up to 35 of 255 steps where it is noisy.
+    Out of memory, and a tile that the pool cannot lend memory for, is answered by giving up what is only kept for
+    later, with tiles of half the side down to ``smallest_tile``, on another accelerator, and on the CPU; a
+    half-precision result that is not finite with a second run in float32. A black-and-white photo stays one: trained
+    on colour, the networks would tint it, by up to 35 of 255 steps where it is noisy.
 
     Args:
         spec: the model.
@@ -259,42 +310,38 @@ def apply_tiled(
     Returns:
         (B, C, H * scale, W * scale) float32 on the CPU, not clamped.
     Raises:
-        WeightsError: see ``lease``.
-        VramExhaustedError: not even the smallest tile fits.
+        WeightsError: see ``run``.
+        VramExhaustedError: not even the smallest tile fits anywhere.
         NodeInputError: the photo or the result holds values that are not numbers.
     """
     import torch
 
-    smallest = smallest_tile(spec)
-    side = max(tile, smallest) if tile else auto_tile(spec, *image.shape[-2:])
-    dtype: torch.dtype | None = None
+    height, width = image.shape[-2:]
     bar = host.Progress(1, "tiles")
+
+    def attempt(network: Network, side: int) -> tuple[torch.Tensor, torch.dtype]:
+        return _run_tiled(network, image, side, arguments, bar), network.dtype
+
+    tiles = _tile_ladder(spec, tile, height, width)
+    dtype: torch.dtype | None = None
     while True:
-        height, width = (min(side, s) for s in image.shape[-2:])
-        try:
-            with lease(spec, working_bytes=working_bytes(spec, height, width, dtype=dtype), dtype=dtype) as network:
-                result = _run_tiled(network, image, side, arguments, bar)
-                computed_in = network.dtype
-        except (RuntimeError, MemoryError, VramExhaustedError) as error:
-            if not isinstance(error, VramExhaustedError) and not is_out_of_memory(error):
-                raise
-            whole = min(side, max(height, width))  # a photo smaller than the tile gains nothing from half of it
-            smaller = max(smallest, whole // 2)
-            if smaller >= whole:
-                said = f": {error}".partition("\n")[0] if str(error) else ""
-                raise VramExhaustedError(
-                    f"{spec.title} does not fit in memory even with tiles of {whole} px{said}",
-                    hint="Close other programs, or run with --device cpu.",
-                    model=spec.id,
-                    tile=whole,
-                ) from error
-            side = smaller  # tried outside this block: the error's frames hold the failed attempt's tensors
-        else:
-            if bool(torch.isfinite(result).all()):
-                return _without_tint(image, result)
-            if computed_in == torch.float32:
-                raise _not_finite(spec, image)
-            dtype = torch.float32
+        result, computed_in = _run_on_ladder(
+            spec, attempt, tiles, lambda side: (min(side, height), min(side, width)), dtype
+        )
+        if bool(torch.isfinite(result).all()):
+            return _without_tint(image, result)
+        if computed_in == torch.float32:
+            raise _not_finite(spec, image)
+        dtype = torch.float32
+
+
+def _tile_ladder(spec: ModelSpec, tile: int, height: int, width: int) -> list[int]:
+    """Sides to try, largest first; a photo smaller than a tile gains nothing from half of that tile."""
+    smallest = smallest_tile(spec)
+    sides = [max(tile, smallest) if tile else auto_tile(spec, height, width)]
+    while (whole := min(sides[-1], max(height, width))) > smallest:
+        sides.append(max(smallest, whole // 2))
+    return sides
 
 
 def _without_tint(image: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
@@ -330,7 +377,7 @@ def _run_tiled(
     from .ops import tiling
 
     spec = network.spec
-    with _Meter(bar, network.module) as meter:
+    with layer_progress.Meter(bar, network.module) as meter:
         return tiling.run_tiled(
             lambda part: network(part, *arguments),
             image,
@@ -341,57 +388,3 @@ def _run_tiled(
             minimum=spec.minimum,
             progress=meter.after_tile,
         )
-
-
-_running = threading.local()
-"""``meter``: the `_Meter` of this thread's run, if one is under way."""
-
-
-def _report_layers(module: torch.nn.Module) -> None:
-    """Have each layer tell the meter of the thread that runs it.
-
-    Once and for all when the module is built, for a resident module may serve several threads, and its hooks must not
-    change while one of them runs it.
-    """
-    import torch
-
-    for layer in module.modules():
-        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
-            layer.register_forward_hook(_after_layer)
-
-
-def _after_layer(*_: object) -> None:
-    meter: _Meter | None = getattr(_running, "meter", None)
-    if meter is not None:
-        meter.after_layer()
-
-
-class _Meter:
-    """Moves a progress bar by tiles, and layer by layer inside a tile: on a CPU one tile can take a minute.
-
-    Each step also lets the user interrupt.
-    """
-
-    def __init__(self, bar: host.Progress, module: torch.nn.Module) -> None:
-        import torch
-
-        self._bar = bar
-        self._layers = sum(isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) for m in module.modules())
-        self._tiles = 0
-        self._seen = 0
-
-    def __enter__(self) -> _Meter:
-        _running.meter = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _running.meter = None
-
-    def after_tile(self, done: int, total: int) -> None:
-        self._tiles, self._seen = done, 0
-        self._bar.total = total
-        self._bar.reach(done)
-
-    def after_layer(self) -> None:
-        self._seen += 1
-        self._bar.reach(self._tiles + min(0.99, self._seen / self._layers))

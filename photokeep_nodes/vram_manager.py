@@ -23,15 +23,19 @@ device's memory); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls 
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
 import types
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ._vram import SHARED_KEY as _SHARED_KEY
 from ._vram import fork
-from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
+from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
 from ._vram.engine import PoolEngine
+from ._vram.failures import is_device_lost, is_out_of_memory
+from ._vram.ladder import climb_down
 from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
 from ._vram.measure import device_name
@@ -45,7 +49,8 @@ from ._vram.state import HOST
 from .errors import VramError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -63,19 +68,21 @@ __all__ = [
     "TorchDevice",
     "VramPool",
     "WorkingMemory",
-    "default_ram_budget_bytes",
     "device_name",
     "gauge",
+    "is_device_lost",
+    "is_out_of_memory",
     "learning",
+    "memory_overview",
     "shared_pool",
     "working_memory",
 ]
 
+R = TypeVar("R")
+
 API_VERSION = (1, 0)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
-
-_SHARED_KEY = "_photokeep_vram_pool"
 
 
 class VramPool(PoolEngine):
@@ -180,6 +187,97 @@ class VramPool(PoolEngine):
         """
         return Plan(self, job_id, steps, prefetch=prefetch)
 
+    def run(
+        self,
+        sources: Callable[[torch.device], ModelSource | Sequence[ModelSource]],
+        call: Callable[[Lease, int], R],
+        *,
+        tiles: Sequence[int] = (0,),
+        working_bytes: Callable[[torch.device, int], int] = lambda _device, _tile: 0,
+        devices: Sequence[torch.device] | None = None,
+        timeout_s: float | None = None,
+        check_interrupted: Callable[[], None] | None = None,
+        priority: int = 0,
+    ) -> R:
+        """Call a model, and go down the out-of-memory ladder until it fits.
+
+        First what is only kept for later is given up and the call repeated; then smaller tiles are tried; then the
+        next device; at last the CPU.
+
+        Args:
+            sources: what to lease on a device; a dtype, and so a key, may depend on it.
+            call: the work, given the lease and a tile. It may be called again after a failure.
+            tiles: sides in pixels, largest first; 0 where the work has none.
+            working_bytes: what a call with a tile will allocate on a device beside the weights.
+            devices: to try, best first; by default every accelerator, best placed first, and then the CPU.
+            timeout_s: as for `lease`, for each attempt.
+            check_interrupted: as for `lease`.
+            priority: as for `lease`.
+        Returns:
+            What ``call`` returned.
+        Raises:
+            VramExhaustedError: it fits nowhere; ``context["tried"]`` says what was tried.
+            DeviceLostError: every device failed.
+            Exception: what ``call`` raised for other reasons than memory, and what `lease` raises.
+        """
+
+        def lease(device: torch.device, tile: int) -> Lease:
+            return self.lease(
+                sources(device),
+                device=device,
+                working_bytes=working_bytes(device, tile),
+                timeout_s=timeout_s,
+                check_interrupted=check_interrupted,
+                priority=priority,
+            )
+
+        places = self._by_fitness(sources, working_bytes, tiles[0]) if devices is None else iter(devices)
+        return climb_down(self, lease, call, tiles=tiles, devices=places)
+
+    def _by_fitness(
+        self,
+        sources: Callable[[torch.device], ModelSource | Sequence[ModelSource]],
+        working_bytes: Callable[[torch.device, int], int],
+        tile: int,
+    ) -> Iterator[torch.device]:
+        """Yield every accelerator, best first as things stand when the next is needed, and then the CPU."""
+        left = list(self.accelerators)
+        while left:
+            wanted = sources(left[0])
+            several = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
+            best = self._place(several, working_bytes(left[0], tile), left).place
+            if best == HOST:
+                break
+            yield best
+            left.remove(best)
+        yield HOST
+
+    def relieve(self, device: torch.device, keep: Collection[str] = ()) -> None:
+        """Give up all that is idle on ``device`` but the models ``keep``, and what its allocator keeps for reuse."""
+        ledger = self._ledger(device)
+        with self._lock:
+            self._state.shrink(ledger, ledger.budget_bytes, keep)
+        self._work_off()
+        gc.collect()  # tensors in reference cycles, such as those of an exception that went through
+        if ledger.device is not None:
+            ledger.device.empty_cache()
+        self._reckon(ledger, at_once=True)
+
+    def no_prefetch(self) -> AbstractContextManager[None]:
+        """Bring nothing ahead for the duration of the body."""
+        return self._prefetcher
+
+    def note_rung(self, rung: Literal["memory_retries", "smaller_tiles", "moved_elsewhere"]) -> None:
+        """Count a rung of the out-of-memory ladder."""
+        with self._lock:
+            setattr(self._state.counters, rung, getattr(self._state.counters, rung) + 1)
+
+    def memory_report(self, device: torch.device) -> dict[str, Any]:
+        """Return who holds what on ``device``, as the keyword arguments of an error."""
+        ledger = self._ledger(device)
+        with self._lock:
+            return self._state.complaint(ledger)
+
     def place(self, sources: Sequence[ModelSource] = (), working_bytes: int = 0) -> torch.device:
         """Return the accelerator on which ``sources`` are best served, or the CPU where none is left.
 
@@ -221,25 +319,6 @@ class VramPool(PoolEngine):
         self._reckon(ledger)
         with self._lock:
             return self._state.available_bytes(ledger)
-
-    def occupancy(self, device: torch.device) -> tuple[int, int, int]:
-        """Say what goes on on ``device``, to be compared with a later answer: equal ones mean that nothing did.
-
-        On the CPU, whose memory everything passes through, the leases of all devices count.
-
-        Returns:
-            Leases that are out; a number that grows with each new one; bytes charged.
-        """
-        place = normalised(device)
-        with self._lock:
-            state = self._state
-            ledger = state.ledgers.get(place)
-            if ledger is None:
-                return (0, 0, 0)
-            if ledger.is_host:
-                return (len(state.grants), state.tick, ledger.used_bytes)
-            newest = max((each.last_used for each in ledger.residents.values()), default=0)
-            return (sum(grant.ledger is ledger for grant in state.grants), newest, ledger.used_bytes)
 
     def trim(self, tier: Literal["vram", "ram"], n_bytes: int, device: torch.device | None = None) -> int:
         """Evict idle models until ``n_bytes`` are freed, or nothing idle is left.

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from photokeep_nodes import host, inference, vram_manager
+from photokeep_nodes import host, inference, layer_progress, vram_manager
 from photokeep_nodes.errors import NodeInputError, VramExhaustedError, WeightsCorruptError
 from photokeep_nodes.model_spec import Download, Licence, ModelHandle, ModelSpec, WeightFile
 from photokeep_nodes.models import catalogue
@@ -195,11 +195,14 @@ def test_on_cuda_the_architecture_decides(
 def test_a_leased_network_takes_and_returns_float32(tmp_path: Path, dtype: torch.dtype | None) -> None:
     behaviour = Behaviour()
     image = torch.rand(1, 3, 8, 8)
-    with inference.lease(a_spec(tmp_path, behaviour), working_bytes=1000, dtype=dtype) as network:
+
+    def call(network: inference.Network) -> torch.Tensor:
         assert network.dtype == (dtype or torch.float32)
         assert next(network.module.parameters()).dtype == network.dtype
         assert len(leases()) == 1
-        out = network(image, torch.tensor(0.5))
+        return network(image, torch.tensor(0.5))
+
+    out = inference.run(a_spec(tmp_path, behaviour), call, height=8, width=8, dtype=dtype)
     assert behaviour.dtypes == [dtype or torch.float32]
     assert out.dtype == torch.float32
     assert not out.requires_grad
@@ -209,10 +212,12 @@ def test_a_leased_network_takes_and_returns_float32(tmp_path: Path, dtype: torch
 
 def test_types_do_not_share_a_resident(tmp_path: Path) -> None:
     spec = a_spec(tmp_path, Behaviour())
-    with inference.lease(spec) as one, inference.lease(spec, dtype=torch.bfloat16) as other:
-        assert one.module is not other.module
-    with inference.lease(spec) as again:
-        assert again.module is one.module, "loaded once"
+
+    def module(dtype: torch.dtype | None = None) -> nn.Module:
+        return inference.run(spec, lambda network: network.module, height=8, width=8, dtype=dtype)
+
+    assert module() is not module(torch.bfloat16)
+    assert module() is module(), "loaded once"
 
 
 def test_spoilt_weights_are_refused_at_the_lease(tmp_path: Path) -> None:
@@ -221,8 +226,8 @@ def test_spoilt_weights_are_refused_at_the_lease(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(WeightsCorruptError), inference.lease(spec):
-        pass
+    with pytest.raises(WeightsCorruptError):
+        inference.run(spec, lambda network: network, height=8, width=8)
 
 
 # -- tile sizes --------------------------------------------------------------------------------------------------------
@@ -323,16 +328,17 @@ def test_the_smallest_tile_that_does_not_fit_is_a_typed_error(tmp_path: Path, im
         VramExhaustedError, match="Net does not fit in memory even with tiles of 64 px: CUDA out"
     ) as caught:
         inference.apply_tiled(spec, image)
-    assert caught.value.context == {"model": spec.id, "tile": 64}
-    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
-    assert [max(shape) for shape in behaviour.shapes] == [300, 150, 65, 55], "300, 150, 75 and 64, evened out"
+    assert (caught.value.context["model"], caught.value.context["tile"]) == (spec.id, 64)
+    assert [rung["tile"] for rung in caught.value.context["tried"]] == [300, 300, 150, 75, 64]
+    assert "in use" in caught.value.hint, "who holds what"
+    assert [max(shape) for shape in behaviour.shapes] == [300, 300, 150, 65, 55], "300 twice, then evened out"
 
 
-def test_a_photo_smaller_than_a_tile_is_tried_once(tmp_path: Path) -> None:
+def test_a_photo_smaller_than_a_tile_is_not_cut(tmp_path: Path) -> None:
     behaviour = Behaviour(largest=10)
     with pytest.raises(VramExhaustedError, match="tiles of 40 px"):
         inference.apply_tiled(a_spec(tmp_path, behaviour), torch.rand(1, 3, 30, 40), tile=1024)
-    assert behaviour.shapes == [(30, 40)]
+    assert behaviour.shapes == [(30, 40)] * 2, "the second after all else was given up"
 
 
 def test_what_the_pool_cannot_lend_is_answered_with_smaller_tiles(tmp_path: Path, image: torch.Tensor) -> None:
@@ -442,7 +448,7 @@ def test_an_interrupt_leaves_no_meter_and_no_lease(tmp_path: Path, how: str, aft
     with pytest.raises(StopError), host.standalone(settings):
         inference.apply_tiled(spec, image, tile=64)
     assert leases() == []
-    assert inference._running.meter is None
+    assert layer_progress.running.meter is None
     torch.testing.assert_close(inference.apply_tiled(spec, image, tile=64), image, rtol=0, atol=1e-6)
 
 

@@ -137,12 +137,19 @@ class PoolCore:
         with self._lock:
             return self._state.ledgers.setdefault(place, Ledger(place, device_, budget, limit, self._clock()))
 
-    def _place(self, sources: Sequence[ModelSource], working_bytes: int) -> Ledger:
-        """Choose where a request goes that names no device; the CPU where no accelerator is left."""
+    @property
+    def accelerators(self) -> tuple[torch.device, ...]:
+        """Those the pool may choose among, failed ones included."""
         if self._accelerators is None:
             self._accelerators = accelerators()
+        return self._accelerators
+
+    def _place(
+        self, sources: Sequence[ModelSource], working_bytes: int, among: Sequence[torch.device] | None = None
+    ) -> Ledger:
+        """Choose where a request goes that names no device; the CPU where no accelerator is left."""
         ledgers = []
-        for place in self._accelerators:
+        for place in self.accelerators if among is None else among:
             try:
                 ledgers.append(self._ledger(place))
             except VramError as error:
@@ -186,6 +193,25 @@ class PoolCore:
             self._queue.advance()
         _log.error("%s failed and is no longer used: %s", ledger.place, ledger.fenced)
         self._work_off()
+
+    def occupancy(self, device: torch.device) -> tuple[int, int, int]:
+        """Say what goes on on ``device``, to be compared with a later answer: equal ones mean that nothing did.
+
+        On the CPU, whose memory everything passes through, the leases of all devices count.
+
+        Returns:
+            Leases that are out; a number that grows with each new one; bytes charged.
+        """
+        place = normalised(device)
+        with self._lock:
+            state = self._state
+            ledger = state.ledgers.get(place)
+            if ledger is None:
+                return (0, 0, 0)
+            if ledger.is_host:
+                return (len(state.grants), state.tick, ledger.used_bytes)
+            newest = max((each.last_used for each in ledger.residents.values()), default=0)
+            return (sum(grant.ledger is ledger for grant in state.grants), newest, ledger.used_bytes)
 
     def _fund(self, grant: Grant) -> None:
         """Wait until the grant's bytes are free; only evictions stand in between, and this thread helps with those."""

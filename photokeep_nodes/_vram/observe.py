@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from .failures import is_out_of_memory
 from .measure import CallPeak, device_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import torch
 
@@ -32,7 +33,6 @@ def learning(
     device: torch.device,
     *,
     promised_bytes: int,
-    ran_out: Callable[[BaseException], bool],
 ) -> Iterator[None]:
     """Measure the body, one call of ``model`` under its lease, and remember what it took.
 
@@ -47,7 +47,6 @@ def learning(
         dtype: in which it is computed.
         device: on which.
         promised_bytes: working memory that was set aside for the call.
-        ran_out: whether an exception is an allocator's refusal.
     """
     key = (model, *size, str(dtype).removeprefix("torch."), device_name(device))
     before = pool.occupancy(device)
@@ -56,7 +55,7 @@ def learning(
         with peak:
             yield
     except BaseException as error:
-        if ran_out(error):
+        if is_out_of_memory(error):
             memory.ran_out(*key, promised_bytes)
         raise
     if peak.n_bytes is not None and before[0] <= 1 and pool.occupancy(device) == before:

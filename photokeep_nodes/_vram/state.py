@@ -22,7 +22,7 @@ from .room import Holder, evictable, held_bytes, select
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from .policy import EvictionPolicy
     from .records import ModelSource, Request
@@ -354,13 +354,13 @@ class PoolState:
             entry.charge = Charge()
         self.tidy(entry)
 
-    def shrink(self, ledger: Ledger, n_bytes: int = 0) -> int:
-        """Evict until the ledger's budget is kept and ``n_bytes`` are freed besides, or nothing idle is left.
+    def shrink(self, ledger: Ledger, n_bytes: int = 0, keep: Collection[str] = ()) -> int:
+        """Evict until the budget is kept and ``n_bytes`` are freed besides, or nothing idle but ``keep`` is left.
 
         Returns:
             Bytes that will be freed.
         """
-        idle = evictable(ledger, self.entries.values())
+        idle = evictable(ledger, self.entries.values(), keep)
         over = max(0, ledger.committed_bytes - ledger.budget_bytes)
         chosen: list[Holder] = []
         if over + n_bytes > 0:

@@ -31,6 +31,10 @@ def find(photo: torch.Tensor, detector: ModelHandle, min_score: float = MIN_SCOR
     from ..ops import detect_faces
 
     spec = inference.spec_for(detector, "face_detect")
-    searched = detect_faces.working_sizes(*photo.shape[-2:])[-1]
-    with inference.lease(spec, working_bytes=inference.working_bytes(spec, *searched)) as network:
-        return detect_faces.detect(network.module, photo, min_score=min_score)
+    height, width = detect_faces.working_sizes(*photo.shape[-2:])[-1]
+
+    def search(network: inference.Network) -> list[list[Face]]:
+        with network.learning(height, width):
+            return detect_faces.detect(network.module, photo, min_score=min_score)
+
+    return inference.run(spec, search, height=height, width=width)

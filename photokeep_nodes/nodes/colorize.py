@@ -66,10 +66,15 @@ class Colorize:
         chosen = [i for i, photo in enumerate(photos) if when == "always" or colour.tones(photo)[0] != "colour"]
         if not chosen:
             return (image,)
-        progress = host.Progress(len(chosen), "photos")
         host.check_interrupted()
-        with inference.lease(spec, working_bytes=inference.working_bytes(spec, _NET_SIZE, _NET_SIZE)) as network:
+
+        def colour_all(network: inference.Network) -> dict[int, torch.Tensor]:
+            progress = host.Progress(len(chosen), "photos")
+            coloured = {}
             for i in chosen:
-                photos[i] = colour.colourise(photos[i], network, net_size=_NET_SIZE, strength=strength)
+                coloured[i] = colour.colourise(photos[i], network, net_size=_NET_SIZE, strength=strength)
                 progress.advance()
-        return (images.to_bhwc(torch.cat(photos)),)
+            return coloured
+
+        coloured = inference.run(spec, colour_all, height=_NET_SIZE, width=_NET_SIZE)
+        return (images.to_bhwc(torch.cat([coloured.get(i, photo) for i, photo in enumerate(photos)])),)

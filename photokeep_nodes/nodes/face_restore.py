@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import VramExhaustedError
 from ..model_spec import ModelHandle, socket_type
 from . import _faces
 
@@ -20,7 +19,7 @@ class FaceRestore:
     CATEGORY = "PhotoKeep/Faces"
     DESCRIPTION = (
         "Finds the faces, rebuilds each with a face model and blends it in. Nothing off the faces changes, and a"
-        " black-and-white photo stays black and white. Without faces the face model is not even loaded."
+        " black-and-white photo stays black and white."
     )
     RETURN_TYPES = ("IMAGE", "MASK")
     RETURN_NAMES = ("image", "faces")
@@ -86,19 +85,11 @@ class FaceRestore:
         count = sum(len(found) for found in faces)
         if count == 0 or strength == 0.0:
             return image, photo.new_zeros((photo.shape[0], *photo.shape[-2:]))
-        progress = host.Progress(count, "faces")
         host.check_interrupted()
-        try:
-            with inference.lease(spec, working_bytes=inference.working_bytes(spec, CROP, CROP)) as network:
-                restored, mask = restore_faces(
-                    photo, faces, network, strength=strength, feather=feather, after_face=progress.advance
-                )
-        except RuntimeError as error:
-            if not inference.is_out_of_memory(error):
-                raise
-            raise VramExhaustedError(
-                f"{spec.title} does not fit in memory",
-                hint="Close other programs, or run with --device cpu.",
-                model=spec.id,
-            ) from error
+
+        def restore(network: inference.Network) -> tuple[torch.Tensor, torch.Tensor]:
+            progress = host.Progress(count, "faces")
+            return restore_faces(photo, faces, network, strength=strength, feather=feather, after_face=progress.advance)
+
+        restored, mask = inference.run(spec, restore, height=CROP, width=CROP)
         return images.to_bhwc(restored), mask.cpu()

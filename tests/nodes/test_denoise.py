@@ -85,7 +85,8 @@ def test_strength_blends_with_the_input() -> None:
 
 def test_a_clean_photo_passes_through_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights are read for it."""
-    monkeypatch.setattr(inference, "lease", None)
+    monkeypatch.setattr(inference, "run", None)
+    monkeypatch.setattr(inference, "apply_tiled", None)
     clean = photo(64, 64)
     assert torch.equal(denoise(clean, analysis=analysis(1.0)), clean)
     assert torch.equal(denoise(clean, noise="manual", sigma=0.0), clean)

@@ -65,8 +65,12 @@ def test_every_factor_gives_its_size_and_the_same_picture_in_place(scale: float)
 
 def test_at_the_models_own_factor_nothing_is_resampled() -> None:
     image = photo()
-    with torch.inference_mode(), inference.lease(inference.spec_for(COMPACT, "upscale")) as network:
-        plain = network(image.permute(0, 3, 1, 2)).clamp(0, 1).permute(0, 2, 3, 1)
+    plain = inference.run(
+        inference.spec_for(COMPACT, "upscale"),
+        lambda network: network(image.permute(0, 3, 1, 2)).clamp(0, 1).permute(0, 2, 3, 1),
+        height=40,
+        width=56,
+    )
     torch.testing.assert_close(upscale(image), plain, rtol=0, atol=1e-6)
 
 
