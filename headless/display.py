@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from .run import Forecast
 
 _WAITS = ("turn", "eviction", "other_thread")  # what a lease waits for that is not its own models' way
+_INCIDENTS = {
+    "foreseen_hits": "brought ahead",
+    "memory_retries": "tried again with memory freed",
+    "smaller_tiles": "with smaller tiles",
+    "moved_elsewhere": "on another device",
+    "devices_lost": "devices lost",
+}
+"""Counters of the pool that are worth a word where they are not 0."""
+
 _STYLES = {"cached": "cyan", "ran": "green", "failed": "bold red", "skipped": "yellow"}
 
 
@@ -175,6 +184,7 @@ def pool_lines(figures: dict[str, Any]) -> str:
         parts.append(f"{counters['hits']} found in place")
     if evicted:
         parts.append(f"{evicted} evicted")
+    parts += [f"{counters[name]} {text}" for name, text in _INCIDENTS.items() if counters.get(name)]
     if counters["bytes_to_device"]:
         parts.append(f"{size(counters['bytes_to_device'])} moved")
     if waited >= 0.05:
@@ -219,18 +229,26 @@ def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
 def learnt_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line a size of input: what calls of the model took beside its weights."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "tile", "computed in", "on", "takes", "measured"):
-        table.add_column(heading, justify="right" if heading in {"takes", "measured"} else "left", overflow="fold")
+    for heading in ("model", "tile", "computed in", "on", "working memory", "measured"):
+        figure = heading in {"working memory", "measured"}
+        table.add_column(heading, justify="right" if figure else "left", overflow="fold")
     for row in rows:
         table.add_row(
             escape(row["model"]),
             f"{row['width']} x {row['height']}",
             row["dtype"],
             escape(row["device"]),
-            size(row["peak_bytes"]),
+            _working(row),
             f"{row['times']} time{'s' if row['times'] != 1 else ''}",
         )
     return table
+
+
+def _working(row: dict[str, Any]) -> str:
+    """What calls took; "at least" where it was sampled, and what is asked for after one ran out of memory."""
+    taken = f"{'>= ' if row['sampled'] else ''}{size(row['peak_bytes'])}" if row["peak_bytes"] else ""
+    refused = f"[yellow]ran out, now {size(row['refused_bytes'])}[/]" if row["refused_bytes"] else ""
+    return "\n".join(filter(None, (taken, refused)))
 
 
 def _user(process: dict[str, Any]) -> str:

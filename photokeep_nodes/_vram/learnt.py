@@ -193,10 +193,23 @@ class WorkingMemory:
         return max(floor, int(per_pixel * size.pixels * margin))
 
     def listing(self) -> list[dict[str, Any]]:
-        """Every size something is known about, as plain data, by model and size."""
+        """Every size something is known about, as plain data, by model and size.
+
+        ``refused_bytes`` is the estimate raised because a call ran out of memory of late, else 0; ``sampled`` says that
+        ``peak_bytes`` is a lower bound.
+        """
         with self._lock:
             sizes = sorted(self._loaded().items(), key=lambda each: (each[0].model, each[0].device, each[0].pixels))
-            return [asdict(size) | {"peak_bytes": each.peak_bytes, "times": each.times} for size, each in sizes]
+            return [
+                asdict(size)
+                | {
+                    "peak_bytes": each.peak_bytes,
+                    "times": each.times,
+                    "refused_bytes": self._refused(each),
+                    "sampled": size.device in SAMPLED,
+                }
+                for size, each in sizes
+            ]
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
