@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 EXIT_STAGE_FAILED = 1
 EXIT_INTERRUPTED = 130
 _PIPED_WIDTH = 200
+_MOMENT_S = 0.005  # after which an interrupt that came at a bad moment is tried again
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -424,7 +425,13 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
+def _interrupt(number: int, _frame: object) -> None:
+    pool_code = sys.modules.get("photokeep_nodes.vram_manager")  # which a cached run never imports
+    if pool_code is not None and not pool_code.may_interrupt():
+        import threading
+
+        threading.Timer(_MOMENT_S, signal.raise_signal, [number]).start()
+        return
     raise KeyboardInterrupt
 
 
@@ -436,7 +443,9 @@ def _guarded(command: Callable[..., object]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that is no text must not end a run
     # A service manager's "stop" is as clean as Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job of a shell: not ours to undo
+            signal.signal(number, _interrupt)
     try:
         command(standalone_mode=False)
     except click.ClickException as error:

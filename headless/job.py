@@ -139,7 +139,7 @@ class Job:
             weights.require(required_models(plan, self.schemas))
         return PlannedRun(photo, plan, settings)
 
-    def _runner(self, planned: PlannedRun, listener: Listener) -> Runner:
+    def _runner(self, planned: PlannedRun, listener: Listener, *, more_photos: bool = False) -> Runner:
         workflow: Workflow = planned.plan.workflow
         prompt: dict[str, Any] = workflow.to_prompt()
         return Runner(
@@ -150,6 +150,7 @@ class Job:
             prompt=prompt,
             extra_pnginfo=workflow.extra_pnginfo,
             listener=listener,
+            more_photos=more_photos,
             identity=f"{self.workflow_path.resolve()}\n{planned.photo.absolute() if planned.photo else ''}",
         )
 
@@ -163,7 +164,7 @@ class Job:
         for index, photo in enumerate(self.photos):
             listener(RunStarted(photo, index + 1, len(self.photos)))
             try:
-                runner = self._runner(self.planned(photo), listener)
+                runner = self._runner(self.planned(photo), listener, more_photos=index + 1 < len(self.photos))
             except PhotokeepError as error:  # about this photo: the rest has been checked
                 result = RunResult(photo, "failed", (), 0.0, error)
             else:

@@ -21,6 +21,7 @@ from . import artefact
 from .call import call_node, file_error
 from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, Warned
 from .fingerprint import explain, stage_key
+from .foresight import Foresight
 from .graph import Link
 from .memory import PeakMemory
 from .parts import ALWAYS_NEW, model_digest, stage_parts
@@ -78,6 +79,7 @@ class Runner:
         extra_pnginfo: the editor's own graph, likewise.
         listener: told what happens.
         identity: names the workflow and photo, so that a stage can be told why it runs again.
+        more_photos: whether the same plan follows for another photo.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Runner:
         extra_pnginfo: Mapping[str, Any],
         listener: Listener,
         identity: str,
+        more_photos: bool = False,
     ) -> None:
         self._plan = plan
         self._schemas = schemas
@@ -99,6 +102,7 @@ class Runner:
         self._hidden = {"PROMPT": dict(prompt), "EXTRA_PNGINFO": dict(extra_pnginfo), "DYNPROMPT": dict(prompt)}
         self._listener = listener
         self._identity = identity
+        self._foresight = Foresight(plan, schemas, job_id=f"{identity} {id(self)}", more_photos=more_photos)
         self._values: dict[tuple[str, int], Any] = {}
         self._digests: dict[str, tuple[str, ...]] = {}
         self._records: dict[str, Record] = {}
@@ -134,8 +138,9 @@ class Runner:
         with host.standalone(self._settings):
             weights.require(required_models(self._plan, self._schemas))
             try:
-                for stage_id in self._plan.order:
-                    self._take(self._plan.stages[stage_id])
+                with self._foresight:
+                    for stage_id in self._plan.order:
+                        self._take(self._plan.stages[stage_id])
             except KeyboardInterrupt:
                 status = "interrupted"
         results = tuple(
@@ -195,6 +200,7 @@ class Runner:
         self._current = stage.id
         self._listener(StageStarted(stage.id, stage.title, why, self._position[stage.id], len(self._position)))
         started = time.perf_counter()
+        self._foresight.begin(stage.id)
         with PeakMemory() as memory:
             outputs, saved = call_node(stage, schema, inputs)
         seconds = time.perf_counter() - started

@@ -73,6 +73,7 @@ __all__ = [
     "is_device_lost",
     "is_out_of_memory",
     "learning",
+    "may_interrupt",
     "memory_overview",
     "shared_pool",
     "working_memory",
@@ -364,6 +365,11 @@ class VramPool(PoolEngine):
             return self._state.report()
 
     @property
+    def changing(self) -> bool:
+        """Whether a thread is changing the records this instant: no moment to raise an exception into it."""
+        return self._lock.locked()
+
+    @property
     def closed(self) -> bool:
         """Whether the pool was shut down."""
         return self._closed
@@ -397,6 +403,17 @@ class VramPool(PoolEngine):
             if ledger.device is not None:
                 ledger.device.empty_cache()
         return stopped and not busy
+
+
+def may_interrupt() -> bool:
+    """Whether a signal handler may raise here.
+
+    An exception out of thin air in the middle of a change would leave the shared pool's books wrong. A change lasts
+    microseconds, so a handler that is told False has only to try again a moment later.
+    """
+    space = sys.modules.get(_SHARED_KEY)
+    pool = None if space is None else vars(space)["pool"]
+    return pool is None or not pool.changing
 
 
 def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _IDLE_S = 0.5  # how long it sleeps where nobody wakes it
+_EXIT_S = 5.0  # how long the end of the process waits for a load in the middle
 
 
 class Prefetcher:
@@ -30,6 +33,7 @@ class Prefetcher:
         self._woken = False
         self._stopping = False
         self._holds = 0
+        _all.add(self)
 
     @property
     def alive(self) -> bool:
@@ -88,3 +92,13 @@ class Prefetcher:
                 self._changed.wait(_IDLE_S)
             self._thread = None  # under the lock: who wakes it from now on starts another
             return False
+
+
+_all: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    # A daemon thread inside torch while the interpreter is taken down can crash the process.
+    for prefetcher in tuple(_all):
+        prefetcher.stop(_EXIT_S)

@@ -17,7 +17,8 @@ def snapshot(ledgers: Iterable[Ledger], entries: Iterable[Entry], counters: Coun
     """Describe the pool; called under its lock.
 
     Returns:
-        ``{"tiers": {place: {...}}, "models": [...], "counters": {...}}``, all JSON-able. The host's tier is "cpu".
+        ``{"tiers": {place: {...}}, "models": [...], "counters": {...}}``, all JSON-able. The host's tier is "cpu";
+        `PoolState.report` adds the plans in force and the models that could not be loaded.
     """
     entries = list(entries)
     return {
@@ -36,6 +37,7 @@ def _tier(ledger: Ledger, entries: list[Entry]) -> dict[str, Any]:
     return {
         "budget_bytes": ledger.budget_bytes,
         "used_bytes": ledger.used_bytes,
+        "fenced": ledger.fenced,
         "committed_bytes": ledger.committed_bytes,
         "peak_bytes": ledger.peak_bytes,
         "weights_bytes": sum(n_bytes for _, n_bytes in weights),
@@ -88,15 +90,22 @@ def readable(report: dict[str, Any], place: str) -> str:
     if tier is None:
         return ""
     lines = [f"{place}: {human(tier['used_bytes'])} of {human(tier['budget_bytes'])} in use"]
+    if tier["fenced"]:
+        lines.append(f"  it failed: {tier['fenced']}")
     for model in report["models"]:
         on_host = place == "cpu" and model["in_ram"]
         if place not in model["places"] and not on_host:
             continue
-        leases = [f"{each['thread']} for {each['held_s']:.1f} s" for each in model["leases"]]
+        leases = [_in_words(each) for each in model["leases"]]
         lines.append(
             f"  {model['key']} {human(model['n_bytes'])} {'leased by ' + ', '.join(leases) if leases else 'idle'}"
         )
     return "\n".join(lines)
+
+
+def _in_words(lease: dict[str, Any]) -> str:
+    extra = f" with {human(lease['working_bytes'])} of working memory" if lease["working_bytes"] else ""
+    return f"{lease['thread']} for {lease['held_s']:.1f} s{extra}"
 
 
 def human(n_bytes: int) -> str:

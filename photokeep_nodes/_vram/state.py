@@ -457,8 +457,17 @@ class PoolState:
 
     def report(self) -> dict[str, Any]:
         """See `snapshot`."""
-        entries = [*self.entries.values(), *self.detached]
-        return snapshot(self.ledgers.values(), entries, self.counters, self.clock())
+        entries, now = [*self.entries.values(), *self.detached], self.clock()
+        report = snapshot(self.ledgers.values(), entries, self.counters, now)
+        report["plans"] = [
+            {"job": plan.job_id, "position": plan.position, "steps": len(plan.steps)}
+            for plan in self.plans.plans.values()
+        ]
+        report["failed"] = [
+            {"key": key, "times": each.times, "retry_in_s": max(0.0, each.retry_at - now), "error": str(each.error)}
+            for key, each in self.failures.items()
+        ]
+        return report
 
     def complaint(self, ledger: Ledger) -> dict[str, Any]:
         """Keyword arguments of an error about ``ledger``: the report as a hint and as data."""
