@@ -105,8 +105,9 @@ class Keep:
     def _carried_out(self, task: Callable[[sqlite3.Connection], T], *, writes: bool) -> T | None:
         if writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened by its address as a URI, for a reader must not create it.
-        address = f"{self.path.absolute().as_uri()}?mode={'rwc' if writes else 'ro'}"
+        # A reader must not create it, but may have to roll back what a process left that was killed while writing: "rw",
+        # which SQLite takes for reading only where the file may not be written.
+        address = f"{self.path.absolute().as_uri()}?mode={'rwc' if writes else 'rw'}"
         connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closing(connection):
             connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")

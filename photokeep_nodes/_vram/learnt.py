@@ -179,7 +179,7 @@ class WorkingMemory:
         others = [
             (other.pixels, max(each.peak_bytes, self._refused(each)))
             for other, each in sizes.items()
-            if (other.model, other.dtype, other.device) == (size.model, size.dtype, size.device)
+            if (other.model, other.dtype, other.device) == (size.model, size.dtype, size.device) and other != size
         ]
         least = NOISE_BYTES if sampled else 1
         others = [each for each in others if each[1] >= least]
