@@ -105,8 +105,8 @@ class Keep:
     def _carried_out(self, task: Callable[[sqlite3.Connection], T], *, writes: bool) -> T | None:
         if writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        # A reader must not create it, but may have to roll back what a process left that was killed while writing: "rw",
-        # which SQLite takes for reading only where the file may not be written.
+        # A reader must not create it, but may have to roll back what a killed process left half written; where the file
+        # may not be written, SQLite takes "rw" for reading only.
         address = f"{self.path.absolute().as_uri()}?mode={'rwc' if writes else 'rw'}"
         connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         with closing(connection):

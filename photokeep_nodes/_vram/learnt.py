@@ -46,6 +46,7 @@ BEYOND_MARGIN = 1.25  # smaller or larger than everything seen
 REFUSED_FACTOR = 1.5  # what ran out of memory is asked for more next time
 REFUSED_LIMIT = 4.0  # of what was known without the refusals: a full card must not ban a model for good
 REFUSED_FOR_S = 24 * 3600.0
+REFUSED_ONCE_S = 60.0
 
 FLUSH_INTERVAL_S = 30.0
 
@@ -237,6 +238,8 @@ class WorkingMemory:
         """
         with self._lock:
             seen = self._entry(Size(model, height, width, dtype, device))
+            if self._refused(seen) and self._clock() - seen.refused_at < REFUSED_ONCE_S:
+                return  # the ladder's second try of the same call
             seen.refused_bytes = int(max(promised_bytes, seen.peak_bytes) * REFUSED_FACTOR)
             seen.refused_at = self._clock()
             seen.refused_anew = True

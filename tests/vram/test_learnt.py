@@ -144,11 +144,14 @@ def test_an_estimate_is_never_below_what_the_last_calls_took(tmp_path_factory, p
 # -- out of memory ----------------------------------------------------------------------------------------------------
 
 
-def test_running_out_asks_for_half_as_much_again(memory):
+def test_running_out_asks_for_half_as_much_again(memory, clock):
     memory.ran_out("net", 100, 100, "float16", GPU, 1000)
+    memory.ran_out("net", 100, 100, "float16", GPU, 1500)  # tried again at once, and counted once
     assert ask(memory, 100) == 1500
+    clock.now += learnt.REFUSED_ONCE_S
     memory.ran_out("net", 100, 100, "float16", GPU, 1500)
     assert ask(memory, 100) == 2250
+    clock.now += learnt.REFUSED_ONCE_S
     memory.ran_out("net", 100, 100, "float16", GPU, 10**9)
     assert ask(memory, 100) == 4000  # a full card must not ban the model for good
 
@@ -477,6 +480,15 @@ def test_a_forked_child_may_ask_and_does_not_write_what_its_parent_will(memory):
     assert results.get() == (420, 0)
     memory.flush()
     assert rows(memory) == [(100, 400, 2)]
+
+
+def test_what_a_child_inherits_counts_as_written(memory, path):
+    see(memory, 100, 400)
+    see(memory, 100, 300)
+    memory._forked(cuda_was_live=False)
+    memory.flush()
+    assert rows(WorkingMemory(path)) == [(100, 400, 1)]
+    WorkingMemory(path)._forked(cuda_was_live=True)  # that has not read anything yet
 
 
 def test_the_users_store_lies_in_the_cache_folder(tmp_path, monkeypatch):
