@@ -430,7 +430,13 @@ def _interrupt(number: int, _frame: object) -> None:
     if pool_code is not None and not pool_code.may_interrupt():
         import threading
 
-        threading.Timer(_MOMENT_S, signal.raise_signal, [number]).start()
+        def again() -> None:
+            if hasattr(signal, "pthread_kill"):  # wakes the main thread even where it sleeps
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+            else:
+                signal.raise_signal(number)
+
+        threading.Timer(_MOMENT_S, again).start()
         return
     raise KeyboardInterrupt
 

@@ -81,7 +81,7 @@ __all__ = [
 
 R = TypeVar("R")
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
 

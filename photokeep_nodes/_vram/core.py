@@ -86,6 +86,7 @@ class PoolCore:
     # -- taking back --------------------------------------------------------------------------------------------------
 
     def _leave(self, grant: Grant) -> None:
+        self._mark(grant)
         with self._lock:
             if grant.released:
                 self._state.counters.double_releases += 1
@@ -100,10 +101,25 @@ class PoolCore:
         if self._state.plans.plans:
             self._prefetcher.wake()
 
+    def _mark(self, grant: Grant) -> None:
+        """A lease ends when its work is queued, not when it is done: let evictions know what to wait for."""
+        device = grant.ledger.device
+        if device is None or grant.ledger.fenced:
+            return
+        try:
+            for resident in grant.residents:
+                resident.marks = device.mark(resident.marks)
+        except RuntimeError as error:
+            if not is_device_lost(error):
+                raise
+            self._fence(grant.ledger, error)
+
     def _lose(self, grant: Grant) -> None:
         self._lost.append(grant)  # a finalizer may run anywhere, even under the lock
 
     def _collect_lost(self) -> None:
+        for forgotten in tuple(self._lost):
+            self._mark(forgotten)
         while self._lost:
             with self._lock:
                 grant = self._lost.popleft() if self._lost else None

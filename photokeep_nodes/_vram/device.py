@@ -44,10 +44,23 @@ class Device(Protocol):
         """
 
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
-        """Fill ``target``, which ``allocate`` made, from host memory; done when it returns."""
+        """Begin to fill ``target``, which ``allocate`` made, from host memory that stays as it is until it is done."""
+
+    def finish_copies(self) -> None:
+        """Wait for the copies this thread began; what they filled may be read anywhere from then on."""
+
+    def mark(self, marks: Any) -> Any:
+        """Note the work queued by this thread up to now, which may still read a model's weights: its lease ends.
+
+        Args:
+            marks: what this method returned for the model before, or None.
+        """
+
+    def wait_for(self, marks: Any) -> None:
+        """Wait until the work that was marked is done; nothing else is waited for."""
 
     def free(self, storages: list[torch.UntypedStorage]) -> None:
-        """Wait for work that may still read ``storages``, then empty the list, which holds the last references."""
+        """Empty the list, which holds the last references; nothing reads what was in them any longer."""
 
     def empty_cache(self) -> None:
         """Give memory that the allocator keeps for reuse back to the system."""
@@ -92,26 +105,46 @@ class TorchDevice:
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
         """See `Device`."""
         with self._on_copy_stream():
-            target.copy_(source, non_blocking=False)
+            target.copy_(source, non_blocking=True)
+
+    def finish_copies(self) -> None:
+        """See `Device`. Once and not for each tensor: a thousand waits would cost more than the bytes."""
         if self._copies is not None:
-            self._copies.synchronize()  # from here on any stream may read it
+            self._copies.synchronize()
+        else:
+            torch.accelerator.synchronize(self._device)
 
     def _on_copy_stream(self) -> AbstractContextManager[Any]:
         """Allocate and copy on the side stream alike.
 
         Memory for weights then comes from the stream's own share of the allocator, so that a block is never reused
-        while a kernel on another stream still reads what was in it; `free` waits for all of them before it lets go.
+        while a kernel on another stream still reads what was in it: `wait_for` comes before `free`.
         """
         return nullcontext() if self._copies is None else torch.cuda.stream(self._copies)
 
+    def mark(self, marks: dict[int, torch.cuda.Event] | None) -> dict[int, torch.cuda.Event] | None:
+        """See `Device`. On CUDA one event for each stream that used the model, recorded anew at each release."""
+        if self._copies is None:
+            return None
+        stream = torch.cuda.current_stream(self._device)
+        marks = {} if marks is None else marks
+        event = marks.get(stream.stream_id)
+        if event is None:
+            event = marks[stream.stream_id] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(stream)
+        return marks
+
+    def wait_for(self, marks: dict[int, torch.cuda.Event] | None) -> None:
+        """See `Device`. A prefetch that evicts must not wait for the stage that computes meanwhile."""
+        if self._copies is None:
+            torch.accelerator.synchronize(self._device)
+        else:
+            for event in tuple((marks or {}).values()):
+                event.synchronize()
+
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """See `Device`."""
-        # A lease ends when its kernels are queued, not when they are done. On one stream the allocator's reuse is
-        # ordered behind them; a caller's side stream is not, and evictions are rare enough to wait for everything.
-        try:
-            torch.accelerator.synchronize(self._device)
-        finally:
-            storages.clear()
+        storages.clear()
 
     def empty_cache(self) -> None:
         """See `Device`."""

@@ -37,6 +37,8 @@ def _leave_device(departure: Departure, resident: Resident) -> None:
             resident.instance.hollow()
     if resident.ledger.device is not None:
         try:
+            resident.ledger.device.wait_for(resident.marks)
             resident.ledger.device.free(resident.storages)
         except RuntimeError:  # a lost device: its memory is gone all the same
+            resident.storages.clear()
             _log.exception("%s failed while %s left it", resident.ledger.place, departure.entry.key)

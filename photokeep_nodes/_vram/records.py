@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +179,7 @@ class Resident:
         master: where its pointers go home to; None once RAM let go of it.
         since: when it became resident, on the pool's clock.
         foreseen: a plan had it brought, and no lease has used it yet.
+        marks: of the work that may still read its weights; see `Device.mark`.
     """
 
     entry: Entry
@@ -193,6 +194,7 @@ class Resident:
     last_used: int = 0
     since: float = 0.0
     foreseen: bool = False
+    marks: Any = None
 
     @property
     def ready(self) -> bool:

@@ -100,6 +100,16 @@ class SimulatedDevice:
             self.bus_s += self._latency + source.nbytes() / self._rate
         target.copy_(source)
 
+    def finish_copies(self) -> None:
+        """See `Device`; a copy is done when it returns."""
+
+    def mark(self, marks: object) -> object:
+        """See `Device`; all work is done at once."""
+        return marks
+
+    def wait_for(self, marks: object) -> None:
+        """See `Device`."""
+
     def free(self, storages: list[torch.UntypedStorage]) -> None:
         """See `Device`."""
         storages.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -169,10 +170,13 @@ def upload(master: Master, device: Device) -> list[torch.UntypedStorage]:
         for source in master.storages:
             storages.append(device.allocate(source.nbytes()))
             device.copy(source, storages[-1])
+        device.finish_copies()
     except BaseException as error:
         # The traceback keeps this frame alive, with the list, and the device's, with its arguments: empty them, or the
         # memory outlives the failure for as long as somebody looks at it.
         traceback.clear_frames(error.__traceback__)
+        with suppress(RuntimeError):  # the first error is the one to tell
+            device.finish_copies()
         device.free(storages)
         raise
     return storages

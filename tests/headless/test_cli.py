@@ -17,6 +17,9 @@ import skimage.data
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from headless import cli
+from photokeep_nodes import vram_manager
+
 ROOT = Path(__file__).resolve().parents[2]
 RESTORE = ROOT / "workflows" / "restore.json"
 RESTORE_FULL = ROOT / "workflows" / "restore_full.json"
@@ -426,3 +429,17 @@ def test_metrics_that_cannot_be_written_cost_no_photo(shell):
     assert done.returncode == 1
     assert shell.output() == ["a_restored.png", "b_restored.png"]
     assert done.stderr.count("cannot be written") == 1
+
+
+def test_an_interrupt_at_a_bad_moment_is_tried_again(monkeypatch):
+    """While the memory pool changes its records nothing is raised into it."""
+    answers = iter([False, False, True])
+    monkeypatch.setattr(vram_manager, "may_interrupt", lambda: next(answers))
+    before = signal.signal(signal.SIGINT, cli._interrupt)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert next(answers, None) is None

@@ -739,11 +739,11 @@ def test_a_second_copy_of_the_pack_shares_the_pool(no_shared_pool, second_copy):
     assert len(loads) == 1
 
 
-@pytest.mark.parametrize("version", [(2, 0), (0, 9)])
+@pytest.mark.parametrize("version", [(2, 0), (1, 0), (0, 9)])
 def test_a_copy_that_speaks_another_version_is_refused(no_shared_pool, monkeypatch, version):
     pool = vram_manager.shared_pool()
     monkeypatch.setattr(VramPool, "api_version", version)
-    with pytest.raises(VramError, match=rf"version {version[0]}\.{version[1]}.*needs 1\.0") as caught:
+    with pytest.raises(VramError, match=rf"version {version[0]}\.{version[1]}.*needs 1\.1") as caught:
         vram_manager.shared_pool()
     assert "Keep one copy" in caught.value.hint
     assert pool.close()

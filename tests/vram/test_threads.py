@@ -19,6 +19,7 @@ from torch import nn
 from photokeep_nodes import vram_manager
 from photokeep_nodes._vram import bring, core, engine, lease, weights
 from photokeep_nodes._vram.queue import BYPASS_LIMIT
+from photokeep_nodes._vram.records import Ledger, Request, Waiter
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
     LeaseNestedError,
@@ -513,6 +514,96 @@ def test_failures_at_random_leave_nothing_behind(threads):  # I6
     assert not any(source.overlapped for source in models)
     assert pool.close()
     assert gpu.live_bytes == 0
+
+
+# -- priority ---------------------------------------------------------------------------------------------------------
+
+
+def order_of_turns(threads, priorities: list[int]) -> list[int]:
+    """Queue requests for the whole budget behind a lease, one after another; return the order of their turns."""
+    pool, _ = new_pool(1)
+    turns: list[int] = []
+
+    def take(number: int) -> None:
+        with pool.lease(Source(f"m{number}"), device=GPU, priority=priorities[number]):
+            turns.append(number)
+
+    with Holder(threads, pool, Source("first")):
+        futures = []
+        for number in range(len(priorities)):
+            futures.append(threads.submit(take, number))
+            until(lambda: waiting(pool) == len(futures))
+    for future in futures:
+        future.result(LONG_S)
+    assert audit(pool) == []
+    return turns
+
+
+def test_a_request_of_higher_priority_goes_first(threads):
+    assert order_of_turns(threads, [0, 0, 1, -1, 1]) == [2, 4, 0, 1, 3]
+
+
+def test_whoever_waits_grows_older_than_any_priority():
+    ranks = [
+        Waiter(Request((), Ledger(GPU, None, 0), 0, threading.current_thread(), priority), ticket, None).rank
+        for ticket, priority in ((0, 0), (15, 1), (16, 1), (17, 1), (40, 2))
+    ]
+    assert sorted(ranks) == [ranks[1], ranks[0], ranks[2], ranks[3], ranks[4]], "16 requests a step, and no more"
+
+
+# -- failing again and again ------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_fails_twice_is_not_tried_again_at_once():
+    now = [0.0]
+    pool = VramPool(ram_budget_bytes=9 * UNIT, open_device=lambda _: SimulatedDevice(9 * UNIT), clock=lambda: now[0])
+    a, b = Source("a"), Source("b")
+    a.error = WeightsMissingError("gone")
+    waits = []
+    for times in range(9):
+        with pytest.raises(WeightsMissingError, match="gone"):
+            touch(pool, a)
+        loads = a.loads
+        with pytest.raises(WeightsMissingError, match="gone"):
+            touch(pool, b, a)  # with another model, too
+        (failed,) = pool.stats()["failed"]
+        assert failed["key"] == "a"
+        assert a.loads == (loads + 1 if times == 0 else loads), "the second try is free, then it is answered without"
+        waits.append(failed["retry_in_s"])
+        now[0] += failed["retry_in_s"]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pool.stats()["counters"]["refused_loads"] == 8
+    a.error = None
+    touch(pool, a)
+    assert pool.stats()["failed"] == []
+    assert audit(pool) == []
+
+
+def test_running_out_of_memory_is_not_held_against_a_model():
+    pool, _ = new_pool(4)
+    a = Source("a")
+    a.error = MemoryError()
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            touch(pool, a)
+    assert (a.loads, pool.stats()["failed"]) == (3, [])
+
+
+# -- moments to interrupt ---------------------------------------------------------------------------------------------
+
+
+def test_a_handler_is_told_when_not_to_interrupt(monkeypatch):
+    monkeypatch.delitem(sys.modules, "_photokeep_vram_pool", raising=False)
+    assert vram_manager.may_interrupt(), "there is no pool yet"
+    pool = vram_manager.shared_pool()
+    try:
+        assert vram_manager.may_interrupt()
+        with pool._lock:
+            assert not vram_manager.may_interrupt()
+        assert vram_manager.may_interrupt()
+    finally:
+        pool.close()
+        sys.modules.pop("_photokeep_vram_pool", None)
 
 
 # -- interrupts -------------------------------------------------------------------------------------------------------
