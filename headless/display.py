@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .events import RunResult, StageResult
     from .plan import Plan
     from .run import Forecast
+
+_SIZES_SHOWN = 4
 
 _WAITS = ("turn", "eviction", "other_thread")  # what a lease waits for that is not its own models' way
 _INCIDENTS = {
@@ -227,12 +230,17 @@ def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def learnt_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """One line a size of input: what calls of the model took beside its weights."""
+    """One line a size of input: what calls of the model took beside its weights. Of each model the commonest sizes."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("model", "tile", "computed in", "on", "working memory", "measured"):
         figure = heading in {"working memory", "measured"}
         table.add_column(heading, justify="right" if figure else "left", overflow="fold")
-    for row in rows:
+    shown: Counter[str] = Counter()
+    for row in sorted(rows, key=lambda each: (each["model"], each["device"], each["dtype"], -each["times"])):
+        family = f"{row['model']} {row['device']} {row['dtype']}"
+        shown[family] += 1
+        if shown[family] > _SIZES_SHOWN:
+            continue
         table.add_row(
             escape(row["model"]),
             f"{row['width']} x {row['height']}",
@@ -241,6 +249,8 @@ def learnt_table(rows: Sequence[dict[str, Any]]) -> Table:
             _working(row),
             f"{row['times']} time{'s' if row['times'] != 1 else ''}",
         )
+    if more := sum(max(0, count - _SIZES_SHOWN) for count in shown.values()):
+        table.caption = f"and {more} more: photokeep doctor --json"
     return table
 
 

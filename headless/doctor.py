@@ -19,7 +19,7 @@ from .settings import Settings
 
 _DISTRIBUTIONS = (
     "photokeep", "torch", "torchvision", "spandrel", "safetensors", "numpy", "pillow", "imagecodecs", "tifffile",
-    "networkx", "click", "nvidia-ml-py", "basicsr", "realesrgan", "gfpgan", "comfy-cli",
+    "networkx", "click", "nvidia-ml-py", "prometheus-client", "basicsr", "realesrgan", "gfpgan", "comfy-cli",
 )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ BUSY_TIMEOUT_S = 0.25
 _SCHEMA = f"""
 CREATE TABLE sizes (
     model TEXT NOT NULL, height INTEGER NOT NULL, width INTEGER NOT NULL, dtype TEXT NOT NULL, device TEXT NOT NULL,
-    times INTEGER NOT NULL, refused_bytes INTEGER NOT NULL DEFAULT 0, refused_at REAL NOT NULL DEFAULT 0,
+    times INTEGER NOT NULL, seen_at REAL NOT NULL,
+    refused_bytes INTEGER NOT NULL DEFAULT 0, refused_at REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (model, height, width, dtype, device)
 );
 CREATE TABLE calls (

@@ -39,6 +39,9 @@ NOISE_BYTES = 64 * 2**20
 WINDOW = 8
 """Calls of a size whose highest counts."""
 
+SIZES_KEPT = 64
+"""Of each model, type and device, the last seen: photos smaller than a tile come in every size."""
+
 SEEN_MARGIN = 1.05  # for the allocator's rounding and fragments, which it does not count as allocated
 BETWEEN_MARGIN = 1.1
 BEYOND_MARGIN = 1.25  # smaller or larger than everything seen
@@ -68,6 +71,11 @@ class Size:
     width: int
     dtype: str
     device: str
+
+    @property
+    def family(self) -> tuple[str, str, str]:
+        """What it shares with the sizes it can be compared with."""
+        return self.model, self.dtype, self.device
 
     @property
     def pixels(self) -> int:
@@ -180,7 +188,7 @@ class WorkingMemory:
         others = [
             (other.pixels, max(each.peak_bytes, self._refused(each)))
             for other, each in sizes.items()
-            if (other.model, other.dtype, other.device) == (size.model, size.dtype, size.device) and other != size
+            if other.family == size.family and other != size
         ]
         least = NOISE_BYTES if sampled else 1
         others = [each for each in others if each[1] >= least]
@@ -246,7 +254,13 @@ class WorkingMemory:
         self.flush()
 
     def _entry(self, size: Size) -> Learnt:
-        return self._loaded().setdefault(size, Learnt())
+        """What is known of ``size``, which from now on is the last one seen."""
+        sizes = self._loaded()
+        found = sizes[size] = sizes.pop(size) if size in sizes else Learnt()
+        family = [each for each in sizes if each.family == size.family]
+        for each in family[:-SIZES_KEPT]:
+            del sizes[each]
+        return found
 
     def _loaded(self) -> dict[Size, Learnt]:
         """What is known; read from the file at the first use."""
@@ -261,8 +275,9 @@ class WorkingMemory:
         with self._lock:
             fresh = {size: each.taken() for size, each in (self._sizes or {}).items() if each.is_fresh}
             self._flushed_at = self._clock()
-        # Outside the lock: nobody who asks for an estimate waits for a disk.
-        if fresh and not self._keep.write(lambda connection: _write(connection, fresh)):
+            # Outside the lock: nobody who asks for an estimate waits for a disk.
+            now = self._flushed_at
+        if fresh and not self._keep.write(lambda connection: _write(connection, fresh, now)):
             with self._lock:
                 for size, each in fresh.items():
                     self._entry(size).put_back(each)
@@ -280,7 +295,7 @@ class WorkingMemory:
 def _read(connection: sqlite3.Connection) -> dict[Size, Learnt]:
     sizes: dict[Size, Learnt] = {}
     for *size, times, refused_bytes, refused_at in connection.execute(
-        "SELECT model, height, width, dtype, device, times, refused_bytes, refused_at FROM sizes"
+        "SELECT model, height, width, dtype, device, times, refused_bytes, refused_at FROM sizes ORDER BY seen_at"
     ):
         # int() and float(): SQLite keeps what it is given, and damage is to be noticed here and not in a restoration.
         sizes[Size(*size)] = Learnt(times=int(times), refused_bytes=int(refused_bytes), refused_at=float(refused_at))
@@ -291,13 +306,13 @@ def _read(connection: sqlite3.Connection) -> dict[Size, Learnt]:
     return sizes
 
 
-def _write(connection: sqlite3.Connection, fresh: dict[Size, Learnt]) -> None:
+def _write(connection: sqlite3.Connection, fresh: dict[Size, Learnt], now: float) -> None:
     for size, each in fresh.items():
         key = (size.model, size.height, size.width, size.dtype, size.device)
         connection.execute(
-            "INSERT INTO sizes (model, height, width, dtype, device, times) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET times = times + excluded.times",
-            (*key, each.fresh_times),
+            "INSERT INTO sizes (model, height, width, dtype, device, times, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET times = times + excluded.times, seen_at = excluded.seen_at",
+            (*key, each.fresh_times, now),
         )
         if each.refused_anew:
             connection.execute(
@@ -315,6 +330,16 @@ def _write(connection: sqlite3.Connection, fresh: dict[Size, Learnt]) -> None:
             "  ORDER BY number DESC LIMIT ?)",
             (*key, *key, WINDOW),
         )
+    for family in {size.family for size in fresh}:
+        connection.execute(
+            "DELETE FROM sizes WHERE (model, dtype, device) = (?, ?, ?) AND rowid NOT IN (SELECT rowid FROM sizes"
+            " WHERE (model, dtype, device) = (?, ?, ?) ORDER BY seen_at DESC LIMIT ?)",
+            (*family, *family, SIZES_KEPT),
+        )
+    connection.execute(
+        "DELETE FROM calls WHERE (model, height, width, dtype, device) NOT IN"
+        " (SELECT model, height, width, dtype, device FROM sizes)"
+    )
 
 
 @cache

@@ -181,6 +181,14 @@ def test_the_learnt_sizes_say_how_sure_they_are():
     assert "484" not in refused
 
 
+def test_of_many_learnt_sizes_the_commonest_are_shown():
+    row = {"model": "net", "height": 9, "dtype": "float16", "device": "cpu", "peak_bytes": 1, "refused_bytes": 0}
+    rows = [row | {"width": width, "times": width, "sampled": False} for width in range(1, 10)]
+    text = shown(display.learnt_table([*rows, rows[0] | {"model": "other"}]))
+    assert [line.split()[1] for line in text.splitlines()[1:6]] == ["9", "8", "7", "6", "1"]
+    assert "and 5 more" in text
+
+
 def doctor_found(**changes) -> dict:
     device = {"device": "cuda:0", "budget_bytes": 8 * 10**9, "total_bytes": 12 * 10**9, "free_bytes": 9 * 10**9}
     return {

@@ -446,6 +446,23 @@ def test_many_processes_write_at_once(path):
     connection.close()
 
 
+def test_sizes_not_seen_for_long_make_room_for_others(memory, path, clock, monkeypatch):
+    monkeypatch.setattr(learnt, "SIZES_KEPT", 3)
+    see(memory, 10, 1, device="NVIDIA Another")
+    for side in (10, 20, 30):
+        see(memory, side, side)
+        clock.now += 1
+    see(memory, 10, 50)  # seen again
+    see(memory, 40, 40)
+    assert [side for side, _, _ in rows(memory)] == [10, 10, 30, 40]
+    again = WorkingMemory(path)
+    assert [side for side, _, _ in rows(again)] == [10, 10, 30, 40]
+    see(again, 50, 50)
+    assert [side for side, _, _ in rows(again)] == [10, 10, 40, 50]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM calls").fetchone() == (5,)
+
+
 def test_threads_share_one_store(memory):
     def work(number: int) -> None:
         for n in range(50):
