@@ -24,7 +24,6 @@ _SIZES_SHOWN = 4
 
 _WAITS = ("turn", "eviction", "other_thread")  # what a lease waits for that is not its own models' way
 _INCIDENTS = {
-    "foreseen_hits": "brought ahead",
     "memory_retries": "tried again with memory freed",
     "smaller_tiles": "with smaller tiles",
     "moved_elsewhere": "on another device",
@@ -184,7 +183,8 @@ def pool_lines(figures: dict[str, Any]) -> str:
     if counters["cold_loads"]:
         parts.append(f"{counters['cold_loads']} loaded from disk in {counters['load_s']:.1f} s")
     if counters["hits"]:
-        parts.append(f"{counters['hits']} found in place")
+        ahead = counters.get("foreseen_hits")
+        parts.append(f"{counters['hits']} found in place" + (f" ({ahead} brought ahead)" if ahead else ""))
     if evicted:
         parts.append(f"{evicted} evicted")
     parts += [f"{counters[name]} {text}" for name, text in _INCIDENTS.items() if counters.get(name)]
@@ -311,6 +311,7 @@ def print_doctor(console: Console, found: dict[str, Any]) -> None:
     console.print(weights_table(found["weights"]))
     console.print()
     if learnt := found["vram"]["learnt"]:
+        console.print("What one call takes beside the weights, as measured:", style="dim")
         console.print(learnt_table(learnt))
     else:
         console.print("How much memory models take is learnt as they run; nothing is known yet.", style="dim")

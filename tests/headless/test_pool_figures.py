@@ -132,6 +132,7 @@ def test_says_all_that_happened():
         "evictions": 1,
         "ram_evictions": 2,
         "bytes_to_device": 128 * 10**6,
+        "foreseen_hits": 3,
         "smaller_tiles": 2,
         "devices_lost": 0,
     }
@@ -139,8 +140,8 @@ def test_says_all_that_happened():
     figures["devices"]["cuda:0"]["peak_bytes"] = 3 * 10**9
     figures["models"] = [{"places": ["cuda:0"]}, {"places": ["cpu", "cuda:0"]}, {"places": ["cuda:1"]}]
     assert display.pool_lines(figures) == (
-        "models: 3 in memory, 2 on cuda:0, 1 on cuda:1, 2 loaded from disk in 1.9 s, 7 found in place, 3 evicted, "
-        "2 with smaller tiles, 128 MB moved, waited 0.2 s\n"
+        "models: 3 in memory, 2 on cuda:0, 1 on cuda:1, 2 loaded from disk in 1.9 s, "
+        "7 found in place (3 brought ahead), 3 evicted, 2 with smaller tiles, 128 MB moved, waited 0.2 s\n"
         "peak set aside for models and their work: 512 MB of 12 GB (cpu), 3.0 GB of 8.0 GB (cuda:0)"
     )
 

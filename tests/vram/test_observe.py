@@ -15,6 +15,7 @@ from photokeep_nodes._vram import measure
 from photokeep_nodes._vram.learnt import WorkingMemory
 from photokeep_nodes._vram.measure import CallPeak, device_name
 from photokeep_nodes._vram.observe import learning
+from photokeep_nodes._vram.pressure import PressureGauge
 
 SIZE = 200 * 2**20
 
@@ -174,3 +175,28 @@ def test_other_devices_are_not_measured():
     with CallPeak(torch.device("meta")) as peak:
         pass
     assert peak.n_bytes is None
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_real_device_counts_a_calls_own_peak():
+    held = torch.ones(SIZE, dtype=torch.uint8, device="cuda")
+    with CallPeak(torch.device("cuda", 0)) as peak:
+        block = torch.ones(SIZE, dtype=torch.uint8, device="cuda")
+        del block
+    assert SIZE <= peak.n_bytes < 2 * SIZE
+    del held
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_real_devices_memory_is_what_the_driver_says():
+    torch.ones(1, device="cuda")
+    seen = PressureGauge().read(torch.device("cuda", 0))
+    free, total = torch.cuda.mem_get_info(0)
+    assert abs(seen.total_bytes - total) <= total // 10
+    assert abs(seen.free_bytes - free) <= total // 10  # others come and go
+    assert seen.others_bytes < seen.total_bytes
