@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import host, vram_manager, weights
 from .errors import NodeInputError, VramExhaustedError
+from .host_memory import ComfyMemory
 from .models import get
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _CPU_TILE_SHARE = 0.25  # of the free memory, so that the photo and other progra
 _GPU_TILE_SHARE = 0.6
 _LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
 _SMALLEST_TILE = 64
+
+_HOST_MEMORY = ComfyMemory()
 
 # What allocators say that have no exception of their own: torch's on the CPU, by system, MPS, and NVIDIA's libraries.
 _OUT_OF_MEMORY = (
@@ -134,8 +137,7 @@ def lease(spec: ModelSpec, *, working_bytes: int = 0, dtype: torch.dtype | None 
 
 
 def _pool(device: torch.device) -> vram_manager.VramPool:
-    pool = vram_manager.shared_pool()
-    pool.make_room = host.make_room
+    pool = vram_manager.shared_pool(host_memory=_HOST_MEMORY if host.in_comfyui() else None)
     if device.type != "cpu":
         pool.set_budget(device, host.vram_budget_bytes())
     return pool

@@ -16,8 +16,9 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
 How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
-``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
+``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``guest`` (the program
+that uses the same hardware), ``engine`` and ``evict`` (waiting and working outside the lock), ``lease``, ``report``,
+``fork``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._vram import fork
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
 from ._vram.engine import PoolEngine
+from ._vram.guest import HostMemory
 from ._vram.lease import Lease
 from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
 from ._vram.queue import WAIT_SLICE_S
@@ -48,6 +50,7 @@ __all__ = [
     "Candidate",
     "Device",
     "EvictionPolicy",
+    "HostMemory",
     "Lease",
     "LruPolicy",
     "ModelSource",
@@ -71,8 +74,8 @@ class VramPool(PoolEngine):
         ram_budget_bytes: for the masters of all models and for leases on the CPU; half of the machine's by default.
         policy: what to evict; least recently used by default.
         open_device: how to reach an accelerator, given its name.
-        make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
-            host can move its own idle models away. May be set later.
+        host_memory: the memory management of the program that runs this one and uses the same accelerators. It is told
+            before new bytes are used on one, and may have models leave. May be set later.
         clock: monotonic seconds.
     """
 
@@ -85,7 +88,7 @@ class VramPool(PoolEngine):
         ram_budget_bytes: int | None = None,
         policy: EvictionPolicy | None = None,
         open_device: Callable[[torch.device], Device] = TorchDevice,
-        make_room: Callable[[int, torch.device], None] | None = None,
+        host_memory: HostMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -93,7 +96,7 @@ class VramPool(PoolEngine):
             default_ram_budget_bytes() if ram_budget_bytes is None else ram_budget_bytes,
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,
-            make_room,
+            host_memory,
             clock,
         )
         fork.watch(self)
@@ -243,13 +246,13 @@ class VramPool(PoolEngine):
         return not busy
 
 
-def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:
+def shared_pool(*, host_memory: HostMemory | None = None) -> VramPool:
     """Return the pool of this process, shared with every other copy of the pack that is loaded in it.
 
     Errors that a pool raises are those of the copy that made it.
 
     Args:
-        make_room: given to the pool if it has none.
+        host_memory: given to the pool if it has none.
     Raises:
         VramError: the pool belongs to a copy that this one cannot work with.
     """
@@ -270,6 +273,6 @@ def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None)
             f"and this copy needs {API_VERSION[0]}.{API_VERSION[1]}",
             hint="Keep one copy: uninstall the package or remove the other clone.",
         )
-    if make_room is not None and pool.make_room is None:
-        pool.make_room = make_room
+    if host_memory is not None and pool.host_memory is None:
+        pool.host_memory = host_memory
     return pool

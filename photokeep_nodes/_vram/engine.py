@@ -18,6 +18,7 @@ import torch
 from ..errors import LeaseTimeoutError, PoolClosedError, VramError, VramExhaustedError
 from .device import best_device, normalised
 from .evict import carry_out
+from .guest import ask
 from .lease import copy_of
 from .queue import WAIT_SLICE_S, AdmissionQueue, AskAgainError, Patience
 from .records import Grant, Ledger, Request, Waiter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .device import Device
+    from .guest import HostMemory
     from .lease import Lease
     from .policy import EvictionPolicy
     from .records import Departure, Entry, Flight, ModelSource, Resident
@@ -45,10 +47,10 @@ class PoolEngine:
         ram_budget_bytes: int,
         budgets: dict[torch.device, int],
         open_device: Callable[[torch.device], Device],
-        make_room: Callable[[int, torch.device], None] | None,
+        host_memory: HostMemory | None,
         clock: Callable[[], float],
     ) -> None:
-        self.make_room = make_room
+        self.host_memory = host_memory
         self._budgets = budgets
         self._ram_bytes = ram_budget_bytes
         self._policy = policy
@@ -94,7 +96,7 @@ class PoolEngine:
         if not ready:
             lease._grant = None
             self._enter_slowly(lease, ledger)
-        elif lease.working_bytes:
+        elif self.host_memory is not None:
             self._ask_host(grant)
 
     def _leave(self, grant: Grant) -> None:
@@ -156,7 +158,8 @@ class PoolEngine:
                 try:
                     grant = self._await_turn(lease, request, ticket, patience)
                     self._fund(grant)
-                    self._ask_host(grant)
+                    if not grant.arrivals:
+                        self._ask_host(grant)
                     for resident in grant.arrivals:
                         self._bring(grant, resident, sources[resident.entry.key], patience)
                     for resident in grant.residents:
@@ -214,12 +217,9 @@ class PoolEngine:
                 if not self._state.departures:
                     self._changed.wait(WAIT_SLICE_S)
 
-    def _ask_host(self, grant: Grant) -> None:
-        if self.make_room is None or grant.ledger.is_host:
-            return
-        n_bytes = sum(each.charge.held for each in grant.arrivals) + (grant.working.held if grant.working else 0)
-        if n_bytes:
-            self.make_room(n_bytes, grant.ledger.place)
+    def _ask_host(self, grant: Grant, arriving: Resident | None = None) -> None:
+        if not grant.ledger.is_host:
+            ask(self, grant.ledger, grant.working.held if grant.working else 0, arriving)
 
     def _join(self, flight: Flight, ledger: Ledger, patience: Patience) -> None:
         """Wait for what another thread is bringing."""
@@ -278,6 +278,7 @@ class PoolEngine:
                 raise AskAgainError
             self._queue.advance()  # a model smaller than thought leaves room
         self._fund(grant)
+        self._ask_host(grant, resident)
         with self._blaming(grant, entry):
             self._promote(resident, master)
 
@@ -347,8 +348,7 @@ class PoolEngine:
             with self._lock:
                 self._state.shrink(resident.ledger, resident.ledger.budget_bytes)
             self._work_off()
-            if self.make_room is not None:
-                self.make_room(master.n_bytes, place)
+            ask(self, resident.ledger, master.n_bytes, resident)
             device.empty_cache()
             return upload(master, device)
         except torch.OutOfMemoryError as error:

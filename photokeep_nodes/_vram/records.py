@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..errors import VramError
     from .device import Device
+    from .guest import Seat
     from .weights import Instance, Master
 
 
@@ -167,6 +168,8 @@ class Resident:
         storages: the device's copy of the weights; empty on the host.
         master: where its pointers go home to; None once RAM let go of it.
         since: when it became resident, on the pool's clock.
+        seat: how the host that manages the same accelerator knows it, if there is one and it was told.
+        recalled: the host wants it gone; it leaves at its last release.
     """
 
     entry: Entry
@@ -180,6 +183,8 @@ class Resident:
     grants: set[Grant] = field(default_factory=set)
     last_used: int = 0
     since: float = 0.0
+    seat: Seat | None = None
+    recalled: bool = False
 
     @property
     def ready(self) -> bool:
@@ -275,6 +280,7 @@ class Counters:
     joined_loads: int = 0
     evictions: int = 0
     ram_evictions: int = 0
+    recalls: int = 0
     bytes_to_device: int = 0
     waits: int = 0
     timeouts: int = 0

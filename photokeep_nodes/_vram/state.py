@@ -257,6 +257,8 @@ class PoolState:
         for resident in grant.residents:
             entry = resident.entry
             resident.grants.discard(grant)
+            if resident.recalled and resident.phase is Phase.RESIDENT and not resident.grants:
+                self.evict(resident)
             if entry.transit or entry.stale or grant.arrivals:
                 entry.transit.discard(grant)
                 self.tidy(entry)
@@ -281,6 +283,9 @@ class PoolState:
             del ledger.residents[entry.key]
         if not ledger.is_host:
             ledger.charges.discard(resident.charge)
+        if resident.seat is not None:
+            resident.seat.leave()
+            resident.seat = None
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
