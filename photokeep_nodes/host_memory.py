@@ -35,6 +35,10 @@ class ComfyMemory:
         self._left: deque[ComfySeat] = deque()
         self._only_room = False
 
+    def manages(self, place: torch.device) -> bool:
+        """See `HostMemory`."""
+        return place.type == torch.device(_model_management().get_torch_device()).type
+
     def may_call_here(self) -> bool:
         """See `HostMemory`."""
         return host.may_call_here()

@@ -158,13 +158,13 @@ class PoolEngine:
                 try:
                     grant = self._await_turn(lease, request, ticket, patience)
                     self._fund(grant)
-                    if not grant.arrivals:
-                        self._ask_host(grant)
                     for resident in grant.arrivals:
                         self._bring(grant, resident, sources[resident.entry.key], patience)
                     for resident in grant.residents:
                         if not resident.ready:
                             self._join(resident.flight, ledger, patience)
+                    if ledger.is_host or not grant.arrivals:  # else it was asked before each of them was copied
+                        self._ask_host(grant)
                     with self._lock:
                         self._state.settle(grant)
                     break
@@ -218,8 +218,7 @@ class PoolEngine:
                     self._changed.wait(WAIT_SLICE_S)
 
     def _ask_host(self, grant: Grant, arriving: Resident | None = None) -> None:
-        if not grant.ledger.is_host:
-            ask(self, grant.ledger, grant.working.held if grant.working else 0, arriving)
+        ask(self, grant.ledger, grant.working.held if grant.working else 0, arriving)
 
     def _join(self, flight: Flight, ledger: Ledger, patience: Patience) -> None:
         """Wait for what another thread is bringing."""

@@ -1,9 +1,9 @@
-"""The pool as a guest: what it tells a host that manages the same accelerator, and what the host may ask of it.
+"""The pool as a guest: what it tells a host that manages the same memory, and what the host may ask of it.
 
 A host such as ComfyUI keeps a list of loaded models and moves them away as it needs room. Each resident of ours takes a
-*seat* in that list before its weights are copied; when the host wants the room back it *recalls* the seat, and the
-resident leaves. Only threads that may call the host take seats: its list has no lock. What another thread promotes gets
-its seat the next time that one comes by.
+*seat* in that list before its weights are copied. When the host wants the room back it *recalls* the seat, and the
+resident leaves: an accelerator for RAM, or RAM for good where the host has no accelerator. Only threads that may call
+the host take seats, for its list has no lock; what another thread promotes gets its seat when one that may comes by.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Seat(Protocol):
     """A resident as the host sees it. It is recalled at most once, and never after it was left."""
 
     def leave(self) -> None:
-        """Note that the weights are no longer on the accelerator.
+        """Note that the weights are no longer where they were.
 
         Called from any thread, under the pool's lock, and in the middle of the host's own work: it must call nobody.
         """
@@ -36,6 +36,9 @@ class Seat(Protocol):
 
 class HostMemory(Protocol):
     """The memory management of the program that runs this one."""
+
+    def manages(self, place: torch.device) -> bool:
+        """Whether the host keeps its models on ``place``: a host that has no accelerator, on the CPU."""
 
     def may_call_here(self) -> bool:
         """Whether this thread may take seats."""
@@ -56,7 +59,7 @@ class HostMemory(Protocol):
         Only called where `may_call_here` says so, and outside the pool's lock. Other seats may be recalled meanwhile.
 
         Args:
-            place: an accelerator.
+            place: one that it manages.
             seats: taken already or new; none of them is recalled meanwhile.
             n_bytes: to be free beside the weights.
         """
@@ -73,16 +76,16 @@ class Guest(Protocol):
 
 
 def ask(pool: Guest, ledger: Ledger, n_bytes: int, arriving: Resident | None = None) -> None:
-    """Tell the host what is leased on ``ledger``, and have it make room; nothing where this thread may not call it.
+    """Tell the host what is leased on ``ledger``, and have it make room; nothing where that is not for it to know.
 
     Args:
         pool: whose residents these are.
-        ledger: an accelerator's.
+        ledger: of the tier in question.
         n_bytes: about to be used there beside the weights.
-        arriving: a resident about to be copied there, its real size known.
+        arriving: a resident about to be copied to an accelerator, its real size known.
     """
     host = pool.host_memory
-    if host is None or not host.may_call_here():
+    if host is None or not host.manages(ledger.place) or not host.may_call_here():
         return
     with pool._lock:
         # Those in use too, though the host knows them: what it is asked for, it does not move away meanwhile.
@@ -93,13 +96,26 @@ def ask(pool: Guest, ledger: Ledger, n_bytes: int, arriving: Resident | None = N
         ]
         if not n_bytes and all(each.seat is not None for each in present):
             return
-        seats = []
+        fresh = [each for each in present if each.seat is None]
+        for each in fresh:
+            each.seat = host.seat(each.entry.key, each.charge.held, partial(_recall, pool, pool._state, each))
         for each in present:
-            if each.seat is None:
-                each.seat = host.seat(each.entry.key, each.charge.held, partial(_recall, pool, pool._state, each))
             each.recalled = False
-            seats.append(each.seat)
-    host.admit(ledger.place, seats, n_bytes)
+        seats = [each.seat for each in present if each.seat is not None]
+    try:
+        host.admit(ledger.place, seats, n_bytes)
+    except BaseException:
+        with pool._lock:
+            for each in fresh:  # the host may not have come to know them
+                leave(each)
+        raise
+
+
+def leave(resident: Resident) -> None:
+    """Give up a resident's seat, if it has one; under the pool's lock."""
+    if resident.seat is not None:
+        resident.seat.leave()
+        resident.seat = None
 
 
 def _recall(pool: Guest, state: PoolState, resident: Resident) -> None:
@@ -112,10 +128,8 @@ def _recall(pool: Guest, state: PoolState, resident: Resident) -> None:
     with pool._lock:
         state.counters.recalls += 1
         resident.seat = None
-        if resident.phase is Phase.RESIDENT and not resident.grants:
-            state.evict(resident)
-        else:
-            resident.recalled = True
+        resident.recalled = True
+        state.honour_recall(resident)
     pool._work_off()
     # The host moves its own models from the accelerator to RAM with the same wish, and never further.
     if (shortfall := ram_shortfall_bytes()) > 0:

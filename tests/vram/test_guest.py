@@ -43,6 +43,10 @@ class Host:
         self.calls = []
         self.thread = threading.current_thread()
         self.during = lambda: None
+        self.place = GPU
+
+    def manages(self, place):
+        return place == self.place
 
     def may_call_here(self):
         return threading.current_thread() is self.thread
@@ -185,6 +189,22 @@ def test_a_host_that_interrupts_leaves_nothing_behind():
     assert rig.agree()
 
 
+def test_a_seat_the_host_never_heard_of_is_taken_anew():
+    rig = Rig()
+    rig.in_thread(lambda: rig.touch("a"))
+
+    def interrupt():
+        raise Interrupt
+
+    rig.host.during = interrupt
+    with pytest.raises(Interrupt):
+        rig.touch("a")
+    rig.host.during = lambda: None
+    rig.touch("a")
+    assert [call[1] for call in rig.host.calls] == [["a"], ["a"]]
+    assert rig.agree()
+
+
 def test_a_failed_copy_gives_the_seat_back():
     rig = Rig()
     rig.gpu.failing_copies = 1
@@ -300,6 +320,59 @@ def test_ram_is_short_below_a_tenth_or_a_few_gigabytes(monkeypatch):
     assert vram_device.ram_shortfall_bytes() == 3 * 2**30
     memory.total, memory.available = 10 * 2**30, 2**29
     assert vram_device.ram_shortfall_bytes() == 2**29
+
+
+# -- a host without an accelerator -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_cpu():
+    rig = Rig()
+    rig.host.place = CPU
+    return rig
+
+
+def test_a_host_on_the_cpu_lists_the_models_in_ram(on_cpu):
+    on_cpu.touch("aa", device=CPU)
+    assert on_cpu.host.known() == {"aa": 2}
+    on_cpu.touch("aa", "b", device=CPU, working_bytes=3 * UNIT)
+    assert on_cpu.host.calls == [("cpu", ["aa"], 0, 0), ("cpu", ["aa", "b"], 3, 0)]
+    on_cpu.touch("b", device=CPU)
+    assert len(on_cpu.host.calls) == 2, "nothing new"
+
+
+def test_a_host_on_the_cpu_takes_idle_models_from_ram(on_cpu):
+    on_cpu.touch("aa", "b", device=CPU)
+    on_cpu.host.free("aa", "b")
+    assert on_cpu.states() == {}
+    assert on_cpu.pool.stats()["tiers"]["cpu"]["used_bytes"] == 0
+    on_cpu.touch("aa", device=CPU)
+    assert on_cpu.loads == ["aa", "b", "aa"]
+    assert on_cpu.host.known() == {"aa": 2}
+    assert audit(on_cpu.pool) == []
+
+
+def test_a_host_on_the_cpu_takes_a_leased_model_when_its_lease_ends(on_cpu):
+    with on_cpu.lease("aa", device=CPU) as lease:
+        on_cpu.host.free("aa")
+        assert lease.modules[0].weight.numel(), "still usable"
+    assert on_cpu.states() == {}
+    with on_cpu.lease("aa", device=CPU):
+        on_cpu.host.free("aa")
+        on_cpu.touch("aa", device=CPU)
+        assert on_cpu.host.known() == {"aa": 2}, "wanted again"
+    assert on_cpu.states() == {"aa": "warm"}
+    assert audit(on_cpu.pool) == []
+
+
+def test_a_model_that_moves_to_an_accelerator_is_no_longer_the_cpus(on_cpu):
+    on_cpu.touch("aa", device=CPU)
+    on_cpu.touch("aa")
+    assert on_cpu.host.known() == {}
+    on_cpu.touch("b", device=CPU)
+    on_cpu.pool.trim("ram", 100 * UNIT)
+    assert on_cpu.host.known() == {}
+    assert audit(on_cpu.pool) == []
 
 
 # -- other threads ----------------------------------------------------------------------------------------------------
