@@ -33,7 +33,7 @@ class ComfyMemory:
 
     def __init__(self) -> None:
         self._left: deque[ComfySeat] = deque()
-        self._only_room = False
+        self._told = False
 
     def manages(self, place: torch.device) -> bool:
         """See `HostMemory`."""
@@ -52,19 +52,20 @@ class ComfyMemory:
         while self._left:
             self._left.popleft().clear()
         device = _as_the_host_names(place)
-        if not self._only_room:
-            try:
-                load = _model_management().load_models_gpu
-                patchers = [seat.patcher_on(device) for seat in seats]
-                load(patchers, **_known(load, memory_required=n_bytes, force_full_load=True))
-                return
-            except (torch.OutOfMemoryError, MemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 - other versions fail in ways of their own
-                self._only_room = True
+        try:
+            load = _model_management().load_models_gpu
+            patchers = [seat.patcher_on(device) for seat in seats]
+            load(patchers, **_known(load, memory_required=n_bytes, force_full_load=True))
+            return
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - other versions fail in ways of their own, and so do others' models
+            if not self._told:
+                self._told = True
                 _log.warning(
-                    "this ComfyUI cannot list Photokeep's models (%s: %s): its Free button will not reach them",
-                    *(type(error).__name__, error),
+                    "ComfyUI did not list Photokeep's models (%s: %s): its Free button may not reach them",
+                    type(error).__name__,
+                    error,
                 )
         wanted = n_bytes + sum(seat.n_bytes for seat in seats if not seat.here)
         for seat in seats:

@@ -188,9 +188,22 @@ def test_a_host_that_lacks_something_is_asked_for_plain_room(
         memory.admit(CARD, [memory.seat("b", 5, nothing)], 0)
     assert comfy.freed == [(10, "cuda:0"), (2, "cuda:0"), (5, "cuda:0")]
     [record] = caplog.records
-    assert "its Free button will not reach them" in record.getMessage()
+    assert "its Free button may not reach them" in record.getMessage()
     del comfy.management.free_memory
     memory.admit(CARD, [memory.seat("c", 5, nothing)], 0)
+
+
+def test_one_failure_is_not_for_ever(comfy: Comfy) -> None:
+    """Moving somebody else's model away may fail too."""
+    load_as_it_was = comfy.management.load_models_gpu
+    lack(comfy, "an error")
+    memory = ComfyMemory()
+    seat = memory.seat("a", 7, nothing)
+    memory.admit(CARD, [seat], 3)
+    comfy.management.load_models_gpu = load_as_it_was
+    memory.admit(CARD, [seat], 3)
+    assert [each.model._seat for each in comfy.there()] == [seat]
+    assert comfy.freed == [(10, "cuda:0")]
 
 
 def test_memory_that_the_host_lacks_is_no_missing_feature(comfy: Comfy) -> None:
