@@ -1,7 +1,7 @@
-"""The one door to whatever runs the nodes: a ComfyUI, or the headless runner.
+"""The door to whatever runs the nodes: a ComfyUI, or the headless runner.
 
-Nothing else imports ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when they are made, so that an
-older or newer ComfyUI works as far as it can.
+Nothing else, but for `host_memory`, looks at ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when
+they are made, so that an older or newer ComfyUI works as far as it can.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 from photokeep_nodes._vram import device as vram_device
-from photokeep_nodes._vram import guest
+from photokeep_nodes._vram import engine, guest
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.vram_manager import ModelSource, VramPool
 
@@ -203,6 +205,49 @@ def test_a_seat_the_host_never_heard_of_is_taken_anew():
     rig.touch("a")
     assert [call[1] for call in rig.host.calls] == [["a"], ["a"]]
     assert rig.agree()
+
+
+def test_an_interrupt_at_any_line_outside_the_lock_leaves_the_books_right():
+    number, interrupted = 0, True
+    while interrupted:
+        number += 1
+        rig = Rig(vram=4)
+        seen = []
+
+        def trace(frame, event, _argument, rig=rig, seen=seen, number=number):
+            if frame.f_code.co_filename not in (guest.__file__, engine.__file__):
+                return None
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+            unbegun = "pool._state is not state" in line  # a recall that has not begun is the host's to repeat
+            if event == "line" and not rig.pool._lock.locked() and "with " not in line and not unbegun:
+                seen.append(frame.f_lineno)
+                if len(seen) == number:
+                    sys.settrace(None)
+                    raise Interrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            rig.touch("aa")
+            rig.host.during = lambda rig=rig: rig.host.free("aa")
+            rig.touch("b", working_bytes=UNIT)
+            with rig.lease("b"):
+                rig.host.free("b")
+                rig.touch("b")
+            rig.host.free("b")
+            interrupted = False
+        except Interrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        rig.host.during = lambda: None
+        for key in ("aa", "b"):
+            rig.touch(key, working_bytes=UNIT, timeout_s=1)
+        assert rig.agree(), f"interrupted at line {seen[-1]}"
+        assert rig.pool.close(1)
+        assert (rig.gpu.live_bytes, rig.host.known()) == (0, {}), f"interrupted at line {seen[-1]}"
+    assert number > 100
 
 
 def test_a_failed_copy_gives_the_seat_back():
