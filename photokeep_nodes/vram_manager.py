@@ -16,8 +16,9 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
 How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
-``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
+``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``guest`` (the program
+that uses the same hardware), ``engine`` and ``evict`` (waiting and working outside the lock), ``lease``, ``report``,
+``fork``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ._vram import fork
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
 from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
+from ._vram.guest import HostMemory
 from ._vram.ladder import climb_down
 from ._vram.lease import Lease
 from ._vram.plan import Plan, PlanStep
@@ -53,6 +55,7 @@ __all__ = [
     "Candidate",
     "Device",
     "EvictionPolicy",
+    "HostMemory",
     "Lease",
     "LruPolicy",
     "ModelSource",
@@ -84,8 +87,8 @@ class VramPool(PoolEngine):
         policy: what to evict; least recently used by default.
         open_device: how to reach an accelerator, given its name.
         accelerators: among which the pool may choose; every one that torch finds by default.
-        make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
-            host can move its own idle models away. May be set later.
+        host_memory: the memory management of the program that runs this one and uses the same accelerators. It is told
+            before new bytes are used on one, and may have models leave. May be set later.
         clock: monotonic seconds.
     """
 
@@ -99,7 +102,7 @@ class VramPool(PoolEngine):
         policy: EvictionPolicy | None = None,
         open_device: Callable[[torch.device], Device] = TorchDevice,
         accelerators: Sequence[torch.device] | None = None,
-        make_room: Callable[[int, torch.device], None] | None = None,
+        host_memory: HostMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -108,7 +111,7 @@ class VramPool(PoolEngine):
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,
             accelerators,
-            make_room,
+            host_memory,
             clock,
         )
         fork.watch(self)
@@ -405,13 +408,13 @@ def may_interrupt() -> bool:
     return pool is None or not pool.changing
 
 
-def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:
+def shared_pool(*, host_memory: HostMemory | None = None) -> VramPool:
     """Return the pool of this process, shared with every other copy of the pack that is loaded in it.
 
     Errors that a pool raises are those of the copy that made it.
 
     Args:
-        make_room: given to the pool if it has none.
+        host_memory: given to the pool if it has none.
     Raises:
         VramError: the pool belongs to a copy that this one cannot work with.
     """
@@ -432,6 +435,6 @@ def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None)
             f"and this copy needs {API_VERSION[0]}.{API_VERSION[1]}",
             hint="Keep one copy: uninstall the package or remove the other clone.",
         )
-    if make_room is not None and pool.make_room is None:
-        pool.make_room = make_room
+    if host_memory is not None and pool.host_memory is None:
+        pool.host_memory = host_memory
     return pool

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..errors import VramError
     from .device import Device
+    from .guest import Seat
     from .weights import Instance, Master
 
 
@@ -180,6 +181,8 @@ class Resident:
         since: when it became resident, on the pool's clock.
         foreseen: a plan had it brought, and no lease has used it yet.
         marks: of the work that may still read its weights; see `Device.mark`.
+        seat: how the host that manages the same accelerator knows it, if there is one and it was told.
+        recalled: the host wants it gone; it leaves at its last release.
     """
 
     entry: Entry
@@ -195,6 +198,8 @@ class Resident:
     since: float = 0.0
     foreseen: bool = False
     marks: Any = None
+    seat: Seat | None = None
+    recalled: bool = False
 
     @property
     def ready(self) -> bool:
@@ -325,6 +330,7 @@ class Counters:
     foreseen_wasted: int = 0
     evictions: int = 0
     ram_evictions: int = 0
+    recalls: int = 0
     bytes_to_device: int = 0
     waits: int = 0
     timeouts: int = 0

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import VramError
+from .guest import leave
 from .plan import PlanBook
 from .records import Charge, Counters, Departure, Entry, Failure, Flight, Grant, Ledger, Phase, Resident
 from .report import readable, snapshot
-from .room import Holder, evictable, held_bytes, select
+from .room import Holder, evictable, held_bytes, select, sheddable
 
 if TYPE_CHECKING:
     import threading
@@ -283,6 +284,8 @@ class PoolState:
         for resident in grant.residents:
             entry = resident.entry
             resident.grants.discard(grant)
+            if resident.recalled:
+                self.honour_recall(resident)
             if entry.transit or entry.stale or grant.arrivals:
                 entry.transit.discard(grant)
                 self.tidy(entry)
@@ -309,6 +312,7 @@ class PoolState:
             del ledger.residents[entry.key]
         if not ledger.is_host:
             ledger.charges.discard(resident.charge)
+        leave(resident)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
@@ -335,6 +339,12 @@ class PoolState:
             self.counters.foreseen_wasted += holder.foreseen
             self.departures.append(Departure(holder.entry, holder, holder.master))
             self.counters.evictions += 1
+
+    def honour_recall(self, resident: Resident) -> None:
+        """Evict what the host wants gone, unless something still needs it."""
+        holder = resident.entry if resident.ledger.is_host else resident
+        if sheddable(holder):
+            self.evict(holder)
 
     def finish_departure(self, departure: Departure) -> None:
         """The bytes are free: stop charging for them."""
