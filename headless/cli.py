@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .events import RunResult
     from .job import Job
+    from .pool_figures import PoolWatch
 
 EXIT_STAGE_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -76,6 +78,13 @@ _version_option = click.option(
 @click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where finished stages are kept.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor keep finished stages.")
 @click.option("--json", "json_path", metavar="FILE|-", help="Write the result as JSON; - is standard output.")
+@click.option(
+    "--metrics",
+    "metrics_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the memory pool's figures for Prometheus (node_exporter's textfile collector), photo by photo.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print why each stage runs, and full details of faults.")
 @_version_option
@@ -85,6 +94,7 @@ def run_workflow(
     output: Path | None,
     overrides: Sequence[str],
     json_path: str | None,
+    metrics_path: Path | None,
     *,
     plan_only: bool,
     device: str | None,
@@ -104,6 +114,7 @@ def run_workflow(
     from photokeep_nodes import host
 
     from .job import Job
+    from .pool_figures import PoolWatch, write_metrics
     from .settings import Settings, check_device, parse_size, require_device
     from .store import Store
 
@@ -119,6 +130,8 @@ def run_workflow(
     _require_folder(settings.output_dir, "-o")
     if json_path not in {None, "-"} and Path(str(json_path)).is_dir():
         raise click.UsageError(f"--json {json_path} is a folder: name a file in it")
+    if metrics_path is not None:
+        _require_metrics(metrics_path)
     store = None
     if not no_cache:
         store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
@@ -128,7 +141,8 @@ def run_workflow(
     if plan_only:
         _show_plan(job, console, json_path, quiet=quiet)
         return
-    results, error = _run_all(job, console, quiet=quiet, verbose=verbose)
+    watch = PoolWatch()
+    results, error = _run_all(job, console, watch, metrics_path, quiet=quiet, verbose=verbose)
     interrupted = isinstance(error, KeyboardInterrupt)
     code = _exit_code(results, error)
     if json_path is not None:
@@ -141,8 +155,11 @@ def run_workflow(
                 "status": status,
                 "exit_code": code,
                 "runs": [result.as_json() for result in results],
+                "vram": watch.figures(),
             },
         )
+    if metrics_path is not None:
+        write_metrics(metrics_path)
     if error is not None:
         raise error
     if code:
@@ -150,12 +167,13 @@ def run_workflow(
 
 
 def _run_all(
-    job: Job, console: Console, *, quiet: bool, verbose: bool
+    job: Job, console: Console, watch: PoolWatch, metrics_path: Path | None, *, quiet: bool, verbose: bool
 ) -> tuple[list[RunResult], PhotokeepError | KeyboardInterrupt | None]:
     """Run every photo; what finished before an error or an interruption is kept for the report."""
     from photokeep_nodes.errors import PhotokeepError
 
     from .display import LiveDisplay
+    from .pool_figures import write_metrics
 
     results: list[RunResult] = []
     error: PhotokeepError | KeyboardInterrupt | None = None
@@ -165,11 +183,25 @@ def _run_all(
             for result in job.run(display):
                 results.append(result)
                 _explain_failures(result, verbose=verbose)
+                if metrics_path is not None and len(job.photos) > 1:
+                    with suppress(PhotokeepError):  # a batch goes on without; the last one says what is wrong
+                        write_metrics(metrics_path)
     except (PhotokeepError, KeyboardInterrupt) as caught:
         error = caught
+    figures = watch.keep(job.workflow_path)
     if results and not quiet:
-        _show_results(console, results)
+        _show_results(console, results, figures)
     return results, error
+
+
+def _require_metrics(path: Path) -> None:
+    """Find out before any work whether ``--metrics`` can be written."""
+    from photokeep_nodes.vram_metrics import require_prometheus
+
+    if path.is_dir():
+        raise click.UsageError(f"--metrics {path} is a folder: name a file in it, such as photokeep.prom")
+    _require_folder(path.parent, "--metrics")
+    require_prometheus()
 
 
 def _require_folder(path: Path, option: str) -> None:
@@ -179,16 +211,16 @@ def _require_folder(path: Path, option: str) -> None:
         raise click.UsageError(f"{option} {path}: {nearest} is a file, not a folder")
 
 
-def _show_results(console: Console, results: list[RunResult]) -> None:
-    from .display import batch_table, results_table
+def _show_results(console: Console, results: list[RunResult], figures: dict[str, Any] | None) -> None:
+    from .display import batch_table, pool_lines, results_table
 
     console.print()
-    if len(results) > 1:
-        console.print(batch_table(results))
-        return
-    console.print(results_table(results[0]))
-    for path in results[0].files:
-        console.print(str(path), style="bold", markup=False)
+    console.print(batch_table(results) if len(results) > 1 else results_table(results[0]))
+    if figures is not None:
+        console.print(pool_lines(figures), style="dim", markup=False)
+    if len(results) == 1:
+        for path in results[0].files:
+            console.print(str(path), style="bold", markup=False)
 
 
 def _explain_failures(result: RunResult, *, verbose: bool) -> None:

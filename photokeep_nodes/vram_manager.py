@@ -16,9 +16,10 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
 How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
-``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``guest`` (the program
-that uses the same hardware), ``engine`` and ``evict`` (waiting and working outside the lock), ``lease``, ``report``,
-``fork``.
+``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
+``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``; ``guest`` (the program that uses the
+same hardware); ``pressure`` (other processes that do); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls
+really take, remembered in a file).
 """
 
 from __future__ import annotations
@@ -30,15 +31,20 @@ import time
 import types
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ._vram import SHARED_KEY as _SHARED_KEY
 from ._vram import fork
-from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
+from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
 from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
 from ._vram.guest import HostMemory
 from ._vram.ladder import climb_down
+from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
+from ._vram.measure import device_name
+from ._vram.observe import learning
 from ._vram.plan import Plan, PlanStep
 from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
+from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
 from ._vram.state import HOST
@@ -61,12 +67,19 @@ __all__ = [
     "ModelSource",
     "Plan",
     "PlanStep",
+    "Pressure",
     "TorchDevice",
     "VramPool",
+    "WorkingMemory",
+    "device_name",
+    "gauge",
     "is_device_lost",
     "is_out_of_memory",
+    "learning",
     "may_interrupt",
+    "memory_overview",
     "shared_pool",
+    "working_memory",
 ]
 
 R = TypeVar("R")
@@ -74,8 +87,6 @@ R = TypeVar("R")
 API_VERSION = (1, 1)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
-
-_SHARED_KEY = "_photokeep_vram_pool"
 
 
 class VramPool(PoolEngine):

@@ -88,9 +88,10 @@ class PoolBringing(PoolCore):
             if not state.weigh(grant, resident.ledger, resident.charge, master.n_bytes):
                 raise AskAgainError
             self._queue.advance()  # a model smaller than thought leaves room
-        self._fund(grant)
+        with patience.stalled("eviction"):
+            self._fund(grant)
         self._ask_host(grant, resident)
-        with self._blaming(grant, entry):
+        with self._blaming(grant, entry), patience.stalled("copy"):
             self._promote(resident, master)
 
     def _clone(self, original: Instance, entry: Entry, master: Master) -> Instance:
@@ -118,10 +119,11 @@ class PoolBringing(PoolCore):
         if flight is None:
             raise AskAgainError
         if entry not in grant.loads:
-            self._join(flight, grant.ledger, patience)
+            with patience.stalled("other_thread"):
+                self._join(flight, grant.ledger, patience)
             return
         started = self._clock()
-        with self._blaming(grant, entry, loading=True):
+        with self._blaming(grant, entry, loading=True), patience.stalled("load"):
             master, instance = _load(source)
         with self._lock:
             self._state.sizes[entry.key] = entry.n_bytes = master.n_bytes
@@ -129,7 +131,8 @@ class PoolBringing(PoolCore):
         if not fits:
             instance.hollow()
             raise AskAgainError
-        self._fund(grant)
+        with patience.stalled("eviction"):
+            self._fund(grant)
         with self._lock:
             self._state.land_load(grant, entry, master, instance, self._clock() - started)
             self._queue.advance()  # here too, on the host

@@ -211,6 +211,25 @@ class PoolCore:
         _log.error("%s failed and is no longer used: %s", ledger.place, ledger.fenced)
         self._work_off()
 
+    def occupancy(self, device: torch.device) -> tuple[int, int, int]:
+        """Say what goes on on ``device``, to be compared with a later answer: equal ones mean that nothing did.
+
+        On the CPU, whose memory everything passes through, the leases of all devices count.
+
+        Returns:
+            Leases that are out; a number that grows with each new one; bytes charged.
+        """
+        place = normalised(device)
+        with self._lock:
+            state = self._state
+            ledger = state.ledgers.get(place)
+            if ledger is None:
+                return (0, 0, 0)
+            if ledger.is_host:
+                return (len(state.grants), state.tick, ledger.used_bytes)
+            newest = max((each.last_used for each in ledger.residents.values()), default=0)
+            return (sum(grant.ledger is ledger for grant in state.grants), newest, ledger.used_bytes)
+
     def _fund(self, grant: Grant) -> None:
         """Wait until the grant's bytes are free; only evictions stand in between, and this thread helps with those."""
         while True:

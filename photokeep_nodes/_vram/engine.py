@@ -58,7 +58,9 @@ class PoolEngine(PoolBringing):
         try:
             while True:
                 try:
-                    self._deliver(self._await_turn(lease, request, ticket, patience), sources, patience)
+                    with patience.stalled("turn"):
+                        grant = self._await_turn(lease, request, ticket, patience)
+                    self._deliver(grant, sources, patience)
                     break
                 except AskAgainError:
                     if lease._grant is not None:
@@ -67,16 +69,20 @@ class PoolEngine(PoolBringing):
         finally:
             with self._lock:
                 self._state.counters.stall_s += self._clock() - started
+                for cause, seconds in patience.stalls_s.items():
+                    self._state.counters.stalls_s[cause] += seconds
         self._work_off()
 
     def _deliver(self, grant: Grant, sources: Mapping[str, ModelSource], patience: Patience) -> None:
         """Bring everything that was granted where it was asked for."""
-        self._fund(grant)
+        with patience.stalled("eviction"):
+            self._fund(grant)
         for resident in grant.arrivals:
             self._bring(grant, resident, sources[resident.entry.key], patience)
         for resident in grant.residents:
             if not resident.ready:
-                self._join(resident.flight, grant.ledger, patience)
+                with patience.stalled("other_thread"):
+                    self._join(resident.flight, grant.ledger, patience)
         if grant.ledger.is_host or not grant.arrivals:  # else it was asked before each of them was copied
             self._ask_host(grant)
         with self._lock:

@@ -313,9 +313,14 @@ class Failure:
     retry_at: float
 
 
+STALL_CAUSES = ("turn", "eviction", "load", "copy", "other_thread")
+"""What a lease may have to wait for: others' leases to end, evicted bytes to be free, its models to be read from disk
+or copied to the device, another thread that does so already."""
+
+
 @dataclass(slots=True)
 class Counters:
-    """Totals since the pool was made."""
+    """Totals since the pool was made; ``stalls_s`` splits ``stall_s`` by cause."""
 
     hits: int = 0
     promotions: int = 0
@@ -339,5 +344,6 @@ class Counters:
     moved_elsewhere: int = 0
     devices_lost: int = 0
     stall_s: float = 0.0
+    stalls_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STALL_CAUSES, 0.0))
     double_releases: int = 0
     lost_leases: int = 0
