@@ -43,7 +43,7 @@ from ._vram.lease import Lease
 from ._vram.measure import device_name
 from ._vram.observe import learning
 from ._vram.plan import Plan, PlanStep
-from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
+from ._vram.policy import Candidate, EvictionPolicy, LruPolicy, PlanAwarePolicy
 from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
@@ -66,6 +66,7 @@ __all__ = [
     "LruPolicy",
     "ModelSource",
     "Plan",
+    "PlanAwarePolicy",
     "PlanStep",
     "Pressure",
     "TorchDevice",
@@ -95,7 +96,7 @@ class VramPool(PoolEngine):
     Args:
         vram_budgets: bytes per accelerator at most; what other processes leave of it is the other bound.
         ram_budget_bytes: for the masters of all models and for leases on the CPU; half of the machine's by default.
-        policy: what to evict; least recently used by default.
+        policy: what to evict; by plans and forecasts by default.
         open_device: how to reach an accelerator, given its name.
         accelerators: among which the pool may choose; every one that torch finds by default.
         host_memory: the memory management of the program that runs this one and uses the same accelerators. It is told
@@ -117,7 +118,7 @@ class VramPool(PoolEngine):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
-            policy or LruPolicy(),
+            policy or PlanAwarePolicy(),
             default_ram_budget_bytes() if ram_budget_bytes is None else ram_budget_bytes,
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,

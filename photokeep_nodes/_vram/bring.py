@@ -141,11 +141,13 @@ class PoolBringing(PoolCore):
         instance, device = resident.instance, resident.ledger.device
         if instance is None or device is None:
             raise VramError(f"{resident.entry.key} has no module to promote")
+        started = self._clock()
         storages = self._upload(resident, master, device)
+        copy_s = self._clock() - started
         try:
             instance.point_at(storages, master)
             with self._lock:
-                self._state.land(resident, storages)
+                self._state.land(resident, storages, copy_s)
         except BaseException:
             if not resident.ready:
                 instance.point_home(master)

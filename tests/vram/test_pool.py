@@ -26,7 +26,7 @@ from photokeep_nodes.errors import (
     VramError,
     VramExhaustedError,
 )
-from photokeep_nodes.vram_manager import ModelSource, VramPool
+from photokeep_nodes.vram_manager import LruPolicy, ModelSource, VramPool
 
 
 def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -132,7 +132,7 @@ def test_the_default_device_is_torchs():
 
 
 def test_the_least_recently_used_makes_room():
-    rig, a, b, c = Rig(2), Source("a"), Source("b"), Source("c")
+    rig, a, b, c = Rig(2, policy=LruPolicy()), Source("a"), Source("b"), Source("c")
     rig.touch(a)
     rig.touch(b)
     rig.touch(a)
@@ -339,7 +339,7 @@ def test_ram_forgets_the_least_recently_used():
 
 
 def test_a_hot_model_does_without_its_master_where_ram_is_short():
-    rig, a, b = Rig(4, ram=2), Source("a", 2), Source("b", 2)
+    rig, a, b = Rig(4, ram=2, policy=LruPolicy()), Source("a", 2), Source("b", 2)
     with rig.pool.lease(a, device=GPU) as lease:
         rig.touch(b)
         assert torch.equal(lease.module.weight, a.load().weight)
