@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import host, layer_progress, vram_manager, weights
 from .errors import NodeInputError, VramExhaustedError
+from .host_memory import ComfyMemory
 from .models import get
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _CPU_TILE_SHARE = 0.25  # of the free memory, so that the photo and other progra
 _GPU_TILE_SHARE = 0.6
 _LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
 _SMALLEST_TILE = 64
+
+_HOST_MEMORY = ComfyMemory()
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,7 @@ def foresee(job_id: str, steps: Sequence[Sequence[ModelSpec]]) -> vram_manager.P
 
 
 def _pool() -> vram_manager.VramPool:
-    pool = vram_manager.shared_pool()
-    pool.make_room = host.make_room
+    pool = vram_manager.shared_pool(host_memory=_HOST_MEMORY if host.in_comfyui() else None)
     for device in {*pool.accelerators, *(host.compute_devices() or ())}:
         if device.type != "cpu":
             pool.set_budget(device, host.vram_budget_bytes())

@@ -17,8 +17,9 @@ The pool is one per process, even where two copies of the pack are loaded. On th
 
 How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
 ``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``; ``pressure`` (who else uses a
-device's memory); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls really take, remembered in a file).
+``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``; ``guest`` (the program that uses the
+same hardware); ``pressure`` (other processes that do); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls
+really take, remembered in a file).
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from ._vram import fork
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
 from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
+from ._vram.guest import HostMemory
 from ._vram.ladder import climb_down
 from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
 from ._vram.measure import device_name
 from ._vram.observe import learning
 from ._vram.plan import Plan, PlanStep
-from ._vram.policy import Candidate, EvictionPolicy, LruPolicy
+from ._vram.policy import Candidate, EvictionPolicy, LruPolicy, PlanAwarePolicy
 from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
@@ -59,10 +61,12 @@ __all__ = [
     "Candidate",
     "Device",
     "EvictionPolicy",
+    "HostMemory",
     "Lease",
     "LruPolicy",
     "ModelSource",
     "Plan",
+    "PlanAwarePolicy",
     "PlanStep",
     "Pressure",
     "TorchDevice",
@@ -92,11 +96,11 @@ class VramPool(PoolEngine):
     Args:
         vram_budgets: bytes per accelerator at most; what other processes leave of it is the other bound.
         ram_budget_bytes: for the masters of all models and for leases on the CPU; half of the machine's by default.
-        policy: what to evict; least recently used by default.
+        policy: what to evict; by plans and forecasts by default.
         open_device: how to reach an accelerator, given its name.
         accelerators: among which the pool may choose; every one that torch finds by default.
-        make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
-            host can move its own idle models away. May be set later.
+        host_memory: the memory management of the program that runs this one and uses the same accelerators. It is told
+            before new bytes are used on one, and may have models leave. May be set later.
         clock: monotonic seconds.
     """
 
@@ -110,16 +114,16 @@ class VramPool(PoolEngine):
         policy: EvictionPolicy | None = None,
         open_device: Callable[[torch.device], Device] = TorchDevice,
         accelerators: Sequence[torch.device] | None = None,
-        make_room: Callable[[int, torch.device], None] | None = None,
+        host_memory: HostMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
-            policy or LruPolicy(),
+            policy or PlanAwarePolicy(),
             default_ram_budget_bytes() if ram_budget_bytes is None else ram_budget_bytes,
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,
             accelerators,
-            make_room,
+            host_memory,
             clock,
         )
         fork.watch(self)
@@ -416,13 +420,13 @@ def may_interrupt() -> bool:
     return pool is None or not pool.changing
 
 
-def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:
+def shared_pool(*, host_memory: HostMemory | None = None) -> VramPool:
     """Return the pool of this process, shared with every other copy of the pack that is loaded in it.
 
     Errors that a pool raises are those of the copy that made it.
 
     Args:
-        make_room: given to the pool if it has none.
+        host_memory: given to the pool if it has none.
     Raises:
         VramError: the pool belongs to a copy that this one cannot work with.
     """
@@ -443,6 +447,6 @@ def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None)
             f"and this copy needs {API_VERSION[0]}.{API_VERSION[1]}",
             hint="Keep one copy: uninstall the package or remove the other clone.",
         )
-    if make_room is not None and pool.make_room is None:
-        pool.make_room = make_room
+    if host_memory is not None and pool.host_memory is None:
+        pool.host_memory = host_memory
     return pool

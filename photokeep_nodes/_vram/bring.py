@@ -11,6 +11,7 @@ import torch
 from ..errors import VramError, VramExhaustedError
 from .core import PoolCore
 from .failures import is_device_lost, is_out_of_memory
+from .guest import ask
 from .lease import copy_of
 from .queue import AskAgainError, Patience, lost
 from .weights import adopt, upload
@@ -28,12 +29,8 @@ _log = logging.getLogger(__name__)
 class PoolBringing(PoolCore):
     """See `VramPool`."""
 
-    def _ask_host(self, grant: Grant) -> None:
-        if self.make_room is None or grant.ledger.is_host:
-            return
-        n_bytes = sum(each.charge.held for each in grant.arrivals) + (grant.working.held if grant.working else 0)
-        if n_bytes:
-            self.make_room(n_bytes, grant.ledger.place)
+    def _ask_host(self, grant: Grant, arriving: Resident | None = None) -> None:
+        ask(self, grant.ledger, grant.working.held if grant.working else 0, arriving)
 
     def _join(self, flight: Flight, ledger: Ledger, patience: Patience) -> None:
         """Wait for what another thread is bringing."""
@@ -93,6 +90,7 @@ class PoolBringing(PoolCore):
             self._queue.advance()  # a model smaller than thought leaves room
         with patience.stalled("eviction"):
             self._fund(grant)
+        self._ask_host(grant, resident)
         with self._blaming(grant, entry), patience.stalled("copy"):
             self._promote(resident, master)
 
@@ -143,11 +141,13 @@ class PoolBringing(PoolCore):
         instance, device = resident.instance, resident.ledger.device
         if instance is None or device is None:
             raise VramError(f"{resident.entry.key} has no module to promote")
+        started = self._clock()
         storages = self._upload(resident, master, device)
+        copy_s = self._clock() - started
         try:
             instance.point_at(storages, master)
             with self._lock:
-                self._state.land(resident, storages)
+                self._state.land(resident, storages, copy_s)
         except BaseException:
             if not resident.ready:
                 instance.point_home(master)
@@ -164,8 +164,7 @@ class PoolBringing(PoolCore):
             with self._lock:
                 self._state.shrink(resident.ledger, resident.ledger.budget_bytes)
             self._work_off()
-            if self.make_room is not None:
-                self.make_room(master.n_bytes, place)
+            ask(self, resident.ledger, master.n_bytes, resident)
             device.empty_cache()
             return upload(master, device)
         except torch.OutOfMemoryError as error:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from .device import Device
+    from .guest import HostMemory
     from .policy import EvictionPolicy
     from .prefetch import Prefetcher
     from .records import Departure, Grant, ModelSource
@@ -48,10 +49,10 @@ class PoolCore:
         budgets: dict[torch.device, int],
         open_device: Callable[[torch.device], Device],
         accelerators: Sequence[torch.device] | None,
-        make_room: Callable[[int, torch.device], None] | None,
+        host_memory: HostMemory | None,
         clock: Callable[[], float],
     ) -> None:
-        self.make_room = make_room
+        self.host_memory = host_memory
         self._budgets = budgets
         self._ram_bytes = ram_budget_bytes
         self._policy = policy

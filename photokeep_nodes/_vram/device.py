@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 HEADROOM_BYTES = 512 * 2**20
 """Left free on an accelerator: its context, cuDNN's and cuBLAS' workspaces, rounding in the allocator."""
 
+RAM_AT_EASE_BYTES = 4 * 2**30
+"""Free RAM beyond which nobody is in need of it; a tenth of the machine's where that is less."""
+
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -86,7 +89,7 @@ class TorchDevice:
     def capacity_bytes(self) -> int:
         """See `Device`: what the driver would still give and what torch's allocator holds already, with some left over.
 
-        Other processes' memory is out of reach; the host's own models can be moved by `make_room`.
+        Other processes' memory is out of reach; a host's own models leave when it is asked.
         """
         return _capacity_bytes(gauge.read(self._device))
 
@@ -183,6 +186,12 @@ def default_ram_budget_bytes() -> int:
     except (OSError, ValueError):  # no control groups here, or "max"
         return total // 2
     return min(total, limit) // 2
+
+
+def ram_shortfall_bytes() -> int:
+    """How much RAM the machine lacks for being at ease; zero or less where it does not."""
+    memory = psutil.virtual_memory()
+    return min(RAM_AT_EASE_BYTES, int(memory.total) // 10) - int(memory.available)
 
 
 def accelerators() -> tuple[torch.device, ...]:

@@ -42,7 +42,7 @@ class PoolEngine(PoolBringing):
         if not ready:
             lease._grant = None
             self._enter_slowly(lease, ledger)
-        elif lease.working_bytes:
+        elif self.host_memory is not None:
             self._ask_host(grant)
 
     def _enter_slowly(self, lease: Lease, ledger: Ledger) -> None:
@@ -77,13 +77,14 @@ class PoolEngine(PoolBringing):
         """Bring everything that was granted where it was asked for."""
         with patience.stalled("eviction"):
             self._fund(grant)
-        self._ask_host(grant)
         for resident in grant.arrivals:
             self._bring(grant, resident, sources[resident.entry.key], patience)
         for resident in grant.residents:
             if not resident.ready:
                 with patience.stalled("other_thread"):
                     self._join(resident.flight, grant.ledger, patience)
+        if grant.ledger.is_host or not grant.arrivals:  # else it was asked before each of them was copied
+            self._ask_host(grant)
         with self._lock:
             self._state.settle(grant)
 
@@ -154,7 +155,10 @@ class PoolEngine(PoolBringing):
             return False
         current = plan.current
         reserve = 0 if current is None else current.working_bytes
-        for target in dict.fromkeys((ledger, self._state.ram)):
+        # A host that manages the device is called by its own threads only, so nothing is promoted behind its back.
+        host = self.host_memory
+        kept_out = host is not None and host.manages(ledger.place) and not host.may_call_here()
+        for target in dict.fromkeys((self._state.ram,) if kept_out else (ledger, self._state.ram)):
             with self._lock:
                 entry = self._state.entries.get(source.key)
                 there = source.key in target.residents or (target.is_host and entry is not None and not entry.blank)

@@ -227,7 +227,7 @@ class AdmissionQueue:
                 continue  # nothing new on this tier, even if its budget was lowered meanwhile
             # RAM may let go of the request's own models where they are hot on the device.
             keep = keys if not ledger.is_host or request.ledger.is_host else keys - request.ledger.residents.keys()
-            chosen = state.victims(ledger, needs[ledger], keep.union(spared))
+            chosen = state.victims(ledger, needs[ledger], keep.union(spared), request)
             if chosen is None:
                 return None
             victims += chosen

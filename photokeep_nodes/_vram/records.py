@@ -7,13 +7,17 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .forecast import new_log
+
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     import torch
 
     from ..errors import VramError
     from .device import Device
+    from .guest import Seat
     from .weights import Instance, Master
 
 
@@ -73,6 +77,8 @@ class Ledger:
         fenced: why nothing more is asked of the device; empty while it works.
         residents: by model key; the host's are the warm modules.
         overdrawn: the budget was lowered below what is pinned; releases bring it down.
+        uses: keys of what was leased here, the latest last; see `forecast`.
+        bytes_per_s: measured rate at which weights come here: over the bus, or from disk for the host.
     """
 
     place: torch.device
@@ -85,6 +91,14 @@ class Ledger:
     residents: dict[str, Resident] = field(default_factory=dict)
     peak_bytes: int = 0
     overdrawn: bool = False
+    uses: deque[str] = field(default_factory=new_log)
+    bytes_per_s: float = 0.0
+
+    def measure(self, n_bytes: int, seconds: float) -> None:
+        """Note how long a transfer took; the latest one counts as much as all before it."""
+        if seconds > 0 and n_bytes > 0:
+            rate = n_bytes / seconds
+            self.bytes_per_s = (self.bytes_per_s + rate) / 2 if self.bytes_per_s else rate
 
     @property
     def used_bytes(self) -> int:
@@ -140,6 +154,7 @@ class Entry:
         loading: the load under way.
         transit: grants that still need the master.
         stale: drop at last release; never handed out again.
+        working_bytes: of its last lease.
     """
 
     key: str
@@ -151,6 +166,7 @@ class Entry:
     residents: dict[Ledger, Resident] = field(default_factory=dict)
     stale: bool = False
     last_used: int = 0
+    working_bytes: int = 0
     load_s: float = 0.0
 
     @property
@@ -180,6 +196,8 @@ class Resident:
         since: when it became resident, on the pool's clock.
         foreseen: a plan had it brought, and no lease has used it yet.
         marks: of the work that may still read its weights; see `Device.mark`.
+        seat: how the host that manages the same accelerator knows it, if there is one and it was told.
+        recalled: the host wants it gone; it leaves at its last release.
     """
 
     entry: Entry
@@ -195,6 +213,8 @@ class Resident:
     since: float = 0.0
     foreseen: bool = False
     marks: Any = None
+    seat: Seat | None = None
+    recalled: bool = False
 
     @property
     def ready(self) -> bool:
@@ -330,6 +350,7 @@ class Counters:
     foreseen_wasted: int = 0
     evictions: int = 0
     ram_evictions: int = 0
+    recalls: int = 0
     bytes_to_device: int = 0
     waits: int = 0
     timeouts: int = 0

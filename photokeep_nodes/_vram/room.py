@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .policy import Candidate
 from .records import Entry, Ledger, Phase, Resident
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from .foresight import Foresight
     from .policy import EvictionPolicy
 
 Holder = Resident | Entry
@@ -22,16 +22,18 @@ def evictable(ledger: Ledger, entries: Iterable[Entry], keep: Collection[str] = 
     ``entries`` are those that may be handed out; what was dropped is on its way out already.
     """
     if ledger.is_host:
-        return [entry for entry in entries if _sheddable(entry) and entry.key not in keep]
-    return [
-        resident
-        for key, resident in ledger.residents.items()
-        if resident.phase is Phase.RESIDENT and not resident.grants and key not in keep
-    ]
+        return [entry for entry in entries if sheddable(entry) and entry.key not in keep]
+    return [resident for key, resident in ledger.residents.items() if sheddable(resident) and key not in keep]
 
 
-def _sheddable(entry: Entry) -> bool:
-    """Whether RAM may let go of the master. A hot model does without it: its weights are on the device."""
+def sheddable(holder: Holder) -> bool:
+    """Whether nobody uses a resident, or RAM may let go of a master.
+
+    A hot model does without its master: its weights are on the device.
+    """
+    if isinstance(holder, Resident):
+        return holder.phase is Phase.RESIDENT and not holder.grants
+    entry = holder
     if entry.master is None or entry.charge.leaving or entry.transit:
         return False
     return all(
@@ -44,19 +46,20 @@ def held_bytes(holder: Holder) -> int:
     return holder.charge.held
 
 
-def select(policy: EvictionPolicy, holders: Sequence[Holder], need_bytes: int) -> list[Holder] | None:
+def select(
+    policy: EvictionPolicy, holders: Sequence[Holder], need_bytes: int, foresight: Foresight
+) -> list[Holder] | None:
     """Let the policy choose holders worth ``need_bytes``.
 
     Returns:
         None where it did not choose enough.
     """
-    by_candidate = {_candidate(holder): holder for holder in holders}
-    wanted = dict.fromkeys(policy.choose(tuple(by_candidate), need_bytes))
+    by_candidate = {foresight.candidate(holder): holder for holder in holders}
+    candidates = tuple(by_candidate)
+    choose_ahead = getattr(policy, "choose_ahead", None)
+    if choose_ahead is None:
+        wanted = dict.fromkeys(policy.choose(candidates, need_bytes))
+    else:
+        wanted = dict.fromkeys(choose_ahead(candidates, need_bytes, foresight.outlook(candidates)))
     chosen = [by_candidate[each] for each in wanted if each in by_candidate]
     return chosen if sum(map(held_bytes, chosen)) >= need_bytes else None
-
-
-def _candidate(holder: Holder) -> Candidate:
-    entry = holder if isinstance(holder, Entry) else holder.entry
-    warm = isinstance(holder, Resident) and holder.master is not None
-    return Candidate(entry.key, holder.charge.held, holder.last_used, warm, entry.load_s)

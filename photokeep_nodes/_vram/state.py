@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import VramError
+from .foresight import Foresight
+from .guest import leave
 from .plan import PlanBook
 from .records import Charge, Counters, Departure, Entry, Failure, Flight, Grant, Ledger, Phase, Resident
 from .report import readable, snapshot
-from .room import Holder, evictable, held_bytes, select
+from .room import Holder, evictable, held_bytes, select, sheddable
 
 if TYPE_CHECKING:
     import threading
@@ -95,11 +97,16 @@ class PoolState:
             ledger.charges.add(grant.working)
             ledger.peak_bytes = max(ledger.peak_bytes, ledger.used_bytes)
         self.tick = tick = self.tick + 1
+        uses = ledger.uses
         grant.residents = tuple(residents)
         self.grants.add(grant)
         for resident in residents:
             resident.grants.add(grant)
-            resident.last_used = resident.entry.last_used = tick
+            entry = resident.entry
+            resident.last_used = entry.last_used = tick
+            entry.working_bytes = working_bytes
+            if uses[-1] != entry.key:
+                uses.append(entry.key)
             if resident.foreseen:
                 self._make_good(resident)
         self.counters.hits += len(residents)
@@ -136,8 +143,12 @@ class PoolState:
                 self.counters.hits += 1
             resident.grants.add(grant)
             resident.last_used = entry.last_used = self.tick
-            if resident.foreseen and not grant.foreseen:
-                self._make_good(resident)
+            if not grant.foreseen:
+                entry.working_bytes = request.working_bytes
+                if ledger.uses[-1] != entry.key:
+                    ledger.uses.append(entry.key)
+                if resident.foreseen:
+                    self._make_good(resident)
 
     def _make_good(self, resident: Resident) -> None:
         """The plan was right: what it had brought is used."""
@@ -203,6 +214,7 @@ class PoolState:
     def land_load(self, grant: Grant, entry: Entry, master: Master, instance: Instance, load_s: float) -> None:
         """A cold model is in RAM now."""
         entry.master, entry.load_s = master, load_s
+        self.ram.measure(master.n_bytes, load_s)
         flight, entry.loading = entry.loading, None
         self.failures.pop(entry.key, None)
         self.counters.cold_loads += 1
@@ -229,14 +241,16 @@ class PoolState:
                 return other.instance
         raise VramError(f"the pool lost the module of {entry.key}", hint="Please report this; a restart helps.")
 
-    def land(self, resident: Resident, storages: list[torch.UntypedStorage]) -> None:
-        """A resident is ready: its module's pointers are where they belong."""
+    def land(self, resident: Resident, storages: list[torch.UntypedStorage], copy_s: float = 0.0) -> None:
+        """A resident is ready after a copy of ``copy_s`` seconds: its module's pointers are where they belong."""
         resident.phase, resident.storages, resident.since = Phase.RESIDENT, storages, self.clock()
         resident.master = resident.entry.master
         if not resident.ledger.is_host:
             self.counters.promotions += 1
             self.counters.foreseen_promotions += resident.foreseen
-            self.counters.bytes_to_device += sum(storage.nbytes() for storage in storages)
+            n_bytes = sum(storage.nbytes() for storage in storages)
+            self.counters.bytes_to_device += n_bytes
+            resident.ledger.measure(n_bytes, copy_s)
         resident.flight.finish()
 
     def settle(self, grant: Grant) -> None:
@@ -283,6 +297,8 @@ class PoolState:
         for resident in grant.residents:
             entry = resident.entry
             resident.grants.discard(grant)
+            if resident.recalled:
+                self.honour_recall(resident)
             if entry.transit or entry.stale or grant.arrivals:
                 entry.transit.discard(grant)
                 self.tidy(entry)
@@ -309,15 +325,31 @@ class PoolState:
             del ledger.residents[entry.key]
         if not ledger.is_host:
             ledger.charges.discard(resident.charge)
+        leave(resident)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
-    def victims(self, ledger: Ledger, n_bytes: int, keep: Iterable[str] = ()) -> list[Holder] | None:
-        """Choose what to evict so that ``n_bytes`` more can be promised on ``ledger``; None if there is not enough."""
+    def victims(
+        self, ledger: Ledger, n_bytes: int, keep: Iterable[str] = (), request: Request | None = None
+    ) -> list[Holder] | None:
+        """Choose what to evict so that ``n_bytes`` more can be promised on ``ledger``; None if there is not enough.
+
+        Args:
+            ledger: where.
+            n_bytes: how much more.
+            keep: keys of what has to stay.
+            request: what the room is made for.
+        """
         short = ledger.committed_bytes + n_bytes - ledger.budget_bytes
         if short <= 0:
             return []
-        return select(self.policy, evictable(ledger, self.entries.values(), set(keep)), short)
+        holders = evictable(ledger, self.entries.values(), set(keep))
+        return self._select(ledger, holders, short, request)
+
+    def _select(
+        self, ledger: Ledger, holders: Sequence[Holder], n_bytes: int, request: Request | None = None
+    ) -> list[Holder] | None:
+        return select(self.policy, holders, n_bytes, Foresight(self, ledger, request))
 
     def evict(self, holder: Holder) -> None:
         """Decide that an unpinned holder leaves; the work is queued as a departure."""
@@ -335,6 +367,12 @@ class PoolState:
             self.counters.foreseen_wasted += holder.foreseen
             self.departures.append(Departure(holder.entry, holder, holder.master))
             self.counters.evictions += 1
+
+    def honour_recall(self, resident: Resident) -> None:
+        """Evict what the host wants gone, unless something still needs it."""
+        holder = resident.entry if resident.ledger.is_host else resident
+        if sheddable(holder):
+            self.evict(holder)
 
     def finish_departure(self, departure: Departure) -> None:
         """The bytes are free: stop charging for them."""
@@ -364,7 +402,7 @@ class PoolState:
         over = max(0, ledger.committed_bytes - ledger.budget_bytes)
         chosen: list[Holder] = []
         if over + n_bytes > 0:
-            chosen = idle if (some := select(self.policy, idle, over + n_bytes)) is None else some
+            chosen = idle if (some := self._select(ledger, idle, over + n_bytes)) is None else some
         freed = sum(map(held_bytes, chosen))
         for holder in chosen:
             self.evict(holder)

@@ -31,6 +31,11 @@ def by_hand(rig: Rig, *groups: tuple[Source, ...], **options):
         yield plan
 
 
+def by_hand_too(rig: Rig, *groups: tuple[Source, ...]):
+    """A second plan beside `by_hand`'s, for the other device."""
+    return rig.pool.plan("other job", steps(*groups, device=OTHER))
+
+
 def bring_all(rig: Rig) -> int:
     count = 0
     while rig.pool._bring_foreseen():
@@ -251,6 +256,21 @@ def test_on_the_cpu_the_next_model_is_brought_into_ram():
         plan.reach(1)
         rig.touch(b, device=CPU)
     assert (a.loads, b.loads, rig.foreseen_loads, rig.foreseen_hits) == (1, 1, 2, 2)
+
+
+def test_a_device_that_a_host_manages_is_left_to_the_hosts_own_threads():
+    class Host:
+        def manages(self, place: torch.device) -> bool:
+            return place == GPU
+
+        def may_call_here(self) -> bool:
+            return False
+
+    rig, a, b = Rig(4, host_memory=Host()), Source("a"), Source("b")
+    with by_hand(rig, (a,)), by_hand_too(rig, (b,)):
+        assert bring_all(rig) == 2
+    assert rig.states() == {"a": "warm", "b": "hot"}
+    assert rig.pool.stats()["tiers"]["cuda:1"]["models"] == ["b"]
 
 
 def test_without_a_device_it_goes_where_its_step_will():

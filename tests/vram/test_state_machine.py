@@ -15,7 +15,7 @@ from torch import nn
 
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import LeaseNestedError, VramExhaustedError
-from photokeep_nodes.vram_manager import Lease, ModelSource, VramPool
+from photokeep_nodes.vram_manager import Lease, LruPolicy, ModelSource, VramPool
 
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
@@ -167,6 +167,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = VramPool(
             vram_budgets={GPU: self.expected.vram * UNIT},
             ram_budget_bytes=self.expected.ram * UNIT,
+            policy=LruPolicy(),
             open_device=lambda _: self.device,
             clock=partial(next, count(0, 100)),  # so that no failed load has to wait for its next try
         )
