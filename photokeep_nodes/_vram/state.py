@@ -216,6 +216,8 @@ class PoolState:
         entry.master, entry.load_s = master, load_s
         self.ram.measure(master.n_bytes, load_s)
         flight, entry.loading = entry.loading, None
+        # From here on it is no longer this grant's to give up: RAM may let go of it, and another grant load it anew.
+        grant.loads = tuple(each for each in grant.loads if each is not entry)
         self.failures.pop(entry.key, None)
         self.counters.cold_loads += 1
         self.counters.load_s += load_s

@@ -246,6 +246,23 @@ def test_a_model_dropped_while_it_loads_is_loaded_anew_for_the_next(threads):  #
     assert audit(pool) == []
 
 
+def test_the_end_of_an_older_lease_does_not_give_up_a_newer_load(threads):  # I3, I6
+    pool, _ = new_pool(4)
+    a = Source("a")
+    with Holder(threads, pool, a):
+        pool.trim("ram", UNIT)  # hot on one device, and no longer in RAM: the other one loads it anew
+        a.began.clear()
+        a.may_end.clear()
+        second = threads.submit(touch, pool, a, device=OTHER)
+        assert a.began.wait(LONG_S)
+    third = threads.submit(touch, pool, a, device=CPU)
+    until(lambda: a.overlapped or pool.stats()["counters"]["joined_loads"] == 1)
+    a.may_end.set()
+    assert (second.result(LONG_S), third.result(LONG_S)) == ("a", "a")
+    assert (a.loads, a.overlapped) == (2, False)
+    assert audit(pool) == []
+
+
 # -- waiting ----------------------------------------------------------------------------------------------------------
 
 
