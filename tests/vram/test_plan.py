@@ -71,8 +71,9 @@ def test_of_several_plans_the_soonest_use_counts():
     a, b = Source("a"), Source("b")
     rig, book = Rig(4), PlanBook()
     assert book.next_use("a") is None, "nothing is known without a plan"
-    book.plans["one"] = Plan(rig.pool, "one", steps((b,), (a,)), prefetch=True)
-    book.plans["two"] = Plan(rig.pool, "two", steps((a,)), prefetch=True)
+    one = Plan(rig.pool, "one", steps((b,), (a,)), prefetch=True)
+    two = Plan(rig.pool, "two", steps((a,)), prefetch=True)
+    book.plans.update(one=one, two=two)
     assert (book.next_use("a"), book.next_use("b"), book.next_use("c")) == (1, 1, inf)
     assert [(distance, source.key) for distance, _, source, _ in book.ahead()] == [(1, "b"), (1, "a"), (2, "a")]
 
