@@ -153,6 +153,7 @@ class Entry:
         master: None while cold, and while hot if RAM ran short.
         loading: the load under way.
         transit: grants that still need the master.
+        surplus: modules that look at the master and are about to be emptied; its memory is free only then (I4).
         stale: drop at last release; never handed out again.
         working_bytes: of its last lease.
     """
@@ -163,6 +164,7 @@ class Entry:
     master: Master | None = None
     loading: Flight | None = None
     transit: set[Grant] = field(default_factory=set)
+    surplus: int = 0
     residents: dict[Ledger, Resident] = field(default_factory=dict)
     stale: bool = False
     last_used: int = 0

@@ -273,6 +273,7 @@ class PoolState:
             warm.instance = instance
             self.land(warm, [])
         elif warm.instance is not instance:
+            entry.surplus += 1
             self.departures.append(Departure(entry, surplus=instance))
 
     # -- releasing ----------------------------------------------------------------------------------------------------
@@ -361,7 +362,8 @@ class PoolState:
                 resident.master = None  # a hot module is dropped, not demoted, from here on
                 if resident.ledger.is_host:
                     resident.phase = Phase.LEAVING
-            self.departures.append(Departure(holder))
+            if not holder.surplus:  # else whoever empties the last of those sees to it
+                self.departures.append(Departure(holder))
             self.counters.ram_evictions += 1
         else:
             holder.phase = Phase.LEAVING
@@ -380,6 +382,9 @@ class PoolState:
         """The bytes are free: stop charging for them."""
         entry, resident = departure.entry, departure.resident
         if departure.surplus is not None:
+            entry.surplus -= 1
+            if entry.charge.leaving and not entry.surplus:
+                self.departures.append(Departure(entry))
             return
         if resident is not None:
             self._remove(resident)
