@@ -15,11 +15,12 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
-How it is built, in ``_vram/``: ``records`` (the data), ``books``, ``state`` (every change), ``queue`` (who may go next),
-``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``; ``guest`` (the program that uses the
-same hardware); ``pressure`` (other processes that do); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls
-really take, remembered in a file).
+How it is built, in ``_vram/``: ``records`` (the data), ``books`` and ``state`` (every change of it), ``back_off``;
+``queue`` (who may go next); ``room``, ``policy``, ``plan``, ``forecast``, ``foresight`` (who leaves); ``prefetch`` (who
+comes ahead); ``core``, ``bring``, ``engine``, ``evict`` (waiting and working outside the lock); ``ladder`` and
+``failures`` (what is tried when memory runs out); ``placement``; ``weights`` (the pointer swap); ``device`` and
+``pressure`` (the hardware and who else uses it); ``measure``, ``observe``, ``learnt``, ``keep`` (what calls really take);
+``guest`` (life inside a host); ``lease``, ``report``, ``fork``.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 `VramPool` holds the lock, does the waiting and the work outside of it, and comes back here to say how it went.
 
-An exception raised out of thin air in the middle of a change (a signal handler's KeyboardInterrupt in the main thread)
-is provided for where that is cheap: taking back a grant may be repeated, and admitting one is undone. Outside the lock,
-where all the time is spent, it may come at any point.
+An exception raised out of thin air in the middle of a change is provided for where that is cheap: taking back a grant
+may be repeated, and admitting one is undone. Signal handlers ask `vram_manager.may_interrupt` first. Outside the lock,
+where all the time is spent, an exception may come at any point.
 """
 
 from __future__ import annotations
