@@ -19,7 +19,7 @@ How it is built, in ``_vram/``: ``records`` (the data), ``books`` and ``state`` 
 ``queue`` (who may go next); ``room``, ``policy``, ``plan``, ``forecast``, ``foresight`` (who leaves); ``prefetch`` (who
 comes ahead); ``core``, ``bring``, ``engine``, ``evict`` (waiting and working outside the lock); ``ladder`` and
 ``failures`` (what is tried when memory runs out); ``placement``; ``weights`` (the pointer swap); ``device`` and
-``pressure`` (the hardware and who else uses it); ``measure``, ``observe``, ``learnt``, ``keep`` (what calls really take);
+``pressure`` (the hardware and who else uses it); ``measure``, ``observe``, ``learnt``, ``keep`` (what calls take);
 ``guest`` (life inside a host); ``lease``, ``report``, ``fork``.
 """
 
