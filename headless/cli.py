@@ -10,10 +10,14 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from .cli_models import models_group
+from .terminal import open_console
 
 # Everything heavier is imported by the command that needs it, so that --help answers at once.
 
@@ -26,10 +30,10 @@ if TYPE_CHECKING:
 
     from .events import RunResult
     from .job import Job
+    from .pool_figures import PoolWatch
 
 EXIT_STAGE_FAILED = 1
 EXIT_INTERRUPTED = 130
-_PIPED_WIDTH = 200
 _MOMENT_S = 0.005  # after which an interrupt that came at a bad moment is tried again
 
 
@@ -76,6 +80,13 @@ _version_option = click.option(
 @click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where finished stages are kept.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor keep finished stages.")
 @click.option("--json", "json_path", metavar="FILE|-", help="Write the result as JSON; - is standard output.")
+@click.option(
+    "--metrics",
+    "metrics_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the memory pool's figures for Prometheus (node_exporter's textfile collector), photo by photo.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print why each stage runs, and full details of faults.")
 @_version_option
@@ -85,6 +96,7 @@ def run_workflow(
     output: Path | None,
     overrides: Sequence[str],
     json_path: str | None,
+    metrics_path: Path | None,
     *,
     plan_only: bool,
     device: str | None,
@@ -104,6 +116,7 @@ def run_workflow(
     from photokeep_nodes import host
 
     from .job import Job
+    from .pool_figures import PoolWatch, write_metrics
     from .settings import Settings, check_device, parse_size, require_device
     from .store import Store
 
@@ -119,16 +132,19 @@ def run_workflow(
     _require_folder(settings.output_dir, "-o")
     if json_path not in {None, "-"} and Path(str(json_path)).is_dir():
         raise click.UsageError(f"--json {json_path} is a folder: name a file in it")
+    if metrics_path is not None:
+        _require_metrics(metrics_path)
     store = None
     if not no_cache:
         store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
     job = Job(workflow, overrides=overrides, inputs=inputs, settings=settings, store=store)
     # With the JSON on standard output, everything for people goes to standard error.
-    console = _console(stderr=json_path == "-")
+    console = open_console(stderr=json_path == "-")
     if plan_only:
         _show_plan(job, console, json_path, quiet=quiet)
         return
-    results, error = _run_all(job, console, quiet=quiet, verbose=verbose)
+    watch = PoolWatch()
+    results, error = _run_all(job, console, watch, metrics_path, quiet=quiet, verbose=verbose)
     interrupted = isinstance(error, KeyboardInterrupt)
     code = _exit_code(results, error)
     if json_path is not None:
@@ -141,8 +157,11 @@ def run_workflow(
                 "status": status,
                 "exit_code": code,
                 "runs": [result.as_json() for result in results],
+                "vram": watch.figures(),
             },
         )
+    if metrics_path is not None:
+        write_metrics(metrics_path)
     if error is not None:
         raise error
     if code:
@@ -150,12 +169,13 @@ def run_workflow(
 
 
 def _run_all(
-    job: Job, console: Console, *, quiet: bool, verbose: bool
+    job: Job, console: Console, watch: PoolWatch, metrics_path: Path | None, *, quiet: bool, verbose: bool
 ) -> tuple[list[RunResult], PhotokeepError | KeyboardInterrupt | None]:
     """Run every photo; what finished before an error or an interruption is kept for the report."""
     from photokeep_nodes.errors import PhotokeepError
 
     from .display import LiveDisplay
+    from .pool_figures import write_metrics
 
     results: list[RunResult] = []
     error: PhotokeepError | KeyboardInterrupt | None = None
@@ -165,11 +185,25 @@ def _run_all(
             for result in job.run(display):
                 results.append(result)
                 _explain_failures(result, verbose=verbose)
+                if metrics_path is not None and len(job.photos) > 1:
+                    with suppress(PhotokeepError):  # a batch goes on without; the last one says what is wrong
+                        write_metrics(metrics_path)
     except (PhotokeepError, KeyboardInterrupt) as caught:
         error = caught
+    figures = watch.keep(job.workflow_path)
     if results and not quiet:
-        _show_results(console, results)
+        _show_results(console, results, figures)
     return results, error
+
+
+def _require_metrics(path: Path) -> None:
+    """Find out before any work whether ``--metrics`` can be written."""
+    from photokeep_nodes.vram_metrics import require_prometheus
+
+    if path.is_dir():
+        raise click.UsageError(f"--metrics {path} is a folder: name a file in it, such as photokeep.prom")
+    _require_folder(path.parent, "--metrics")
+    require_prometheus()
 
 
 def _require_folder(path: Path, option: str) -> None:
@@ -179,22 +213,22 @@ def _require_folder(path: Path, option: str) -> None:
         raise click.UsageError(f"{option} {path}: {nearest} is a file, not a folder")
 
 
-def _show_results(console: Console, results: list[RunResult]) -> None:
-    from .display import batch_table, results_table
+def _show_results(console: Console, results: list[RunResult], figures: dict[str, Any] | None) -> None:
+    from .display import batch_table, pool_lines, results_table
 
     console.print()
-    if len(results) > 1:
-        console.print(batch_table(results))
-        return
-    console.print(results_table(results[0]))
-    for path in results[0].files:
-        console.print(str(path), style="bold", markup=False)
+    console.print(batch_table(results) if len(results) > 1 else results_table(results[0]))
+    if figures is not None:
+        console.print(pool_lines(figures), style="dim", markup=False)
+    if len(results) == 1:
+        for path in results[0].files:
+            console.print(str(path), style="bold", markup=False)
 
 
 def _explain_failures(result: RunResult, *, verbose: bool) -> None:
     from rich.markup import escape
 
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     errors = [(f"{stage.title}: ", stage.error) for stage in result.stages if stage.error is not None]
     if result.error is not None:
         errors.append(("", result.error))
@@ -278,88 +312,7 @@ def photokeep() -> None:
 
 
 photokeep.add_command(run_workflow)
-
-
-@photokeep.group(name="models")
-def models_group() -> None:
-    """See, check and get the weights of the models."""
-
-
-@models_group.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def models_list(*, as_json: bool) -> None:
-    """Show every model: role, size, licence, whether it is installed."""
-    from .doctor import weights_report
-
-    rows = weights_report()
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    from .display import weights_table
-
-    _console().print(weights_table(rows))
-
-
-@models_group.command(name="path")
-@click.argument("name", required=False)
-def models_path(name: str | None) -> None:
-    """Show where weight files are looked for, or where model NAME's file lies."""
-    from photokeep_nodes import host, weights
-
-    if name is None:
-        for folder in host.user_model_dirs():
-            click.echo(str(folder))
-        return
-    spec = _spec(name)
-    weights.require([spec])
-    found = weights.status(spec).installed
-    click.echo("" if found is None else str(found.path))
-
-
-@models_group.command(name="verify")
-@click.argument("names", nargs=-1)
-def models_verify(names: Sequence[str]) -> None:
-    """Hash the installed weight files (or those of NAMES) and compare them with the catalogue."""
-    from .display import weights_table
-    from .doctor import weights_report
-
-    wanted = {_spec(name).id for name in names}
-    rows = [row for row in weights_report(check_digests=True) if not wanted or row["id"] in wanted]
-    shown = [row for row in rows if row["state"] != "missing" or row["id"] in wanted]
-    _console().print(weights_table(shown))
-    if any(row["state"] == "corrupt" for row in rows):
-        sys.exit(EXIT_STAGE_FAILED)
-    if any(row["state"] == "missing" and row["id"] in wanted for row in rows):
-        sys.exit(3)
-
-
-@models_group.command(name="get")
-@click.argument("names", nargs=-1, required=True)
-def models_get(names: Sequence[str]) -> None:
-    """Download the weights of NAMES into the first model folder; each is checked against its digest."""
-    from photokeep_nodes import weights
-
-    for name in names:
-        spec = _spec(name)
-        if weights.status(spec).state == "installed":
-            click.echo(f"{spec.title} is installed")
-            continue
-        licence = spec.weights[0].licence
-        click.echo(f"{spec.title}: licence {licence.id}, {licence.url}" + (f"\n{licence.note}" if licence.note else ""))
-        click.echo(str(weights.fetch(spec, progress=sys.stderr.isatty())))
-
-
-def _spec(name: str) -> Any:
-    from difflib import get_close_matches
-
-    from photokeep_nodes.models import catalogue
-
-    known = catalogue()
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
-        raise click.UsageError(f"there is no model {name!r}.{hint}")
-    return known[name]
+photokeep.add_command(models_group)
 
 
 @photokeep.command()
@@ -374,17 +327,7 @@ def doctor(*, as_json: bool) -> None:
         return
     from .display import print_doctor
 
-    print_doctor(_console(), found)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """Where to print for people; in a file or a pipe, lines are long enough for paths to stay whole."""
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = _PIPED_WIDTH
-    return console
+    print_doctor(open_console(), found)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from .events import RunResult, StageResult
     from .plan import Plan
     from .run import Forecast
+
+_SIZES_SHOWN = 4
+
+_WAITS = ("turn", "eviction", "other_thread")  # what a lease waits for that is not its own models' way
+_INCIDENTS = {
+    "memory_retries": "tried again with memory freed",
+    "smaller_tiles": "with smaller tiles",
+    "moved_elsewhere": "on another device",
+    "devices_lost": "devices lost",
+}
+"""Counters of the pool that are worth a word where they are not 0."""
 
 _STYLES = {"cached": "cyan", "ran": "green", "failed": "bold red", "skipped": "yellow"}
 
@@ -160,6 +172,43 @@ def batch_table(results: Sequence[RunResult]) -> Table:
     return table
 
 
+def pool_lines(figures: dict[str, Any]) -> str:
+    """What the memory pool did, from `PoolWatch.figures`, in two lines."""
+    counters, models = figures["counters"], figures["models"]
+    evicted = counters["evictions"] + counters["ram_evictions"]
+    waited = sum(counters["stalls_s"][cause] for cause in _WAITS)
+    places = [place for model in models for place in model["places"] if place != "cpu"]
+    parts = [f"{len(models)} in memory"]
+    parts += [f"{places.count(place)} on {place}" for place in dict.fromkeys(places)]
+    if counters["cold_loads"]:
+        parts.append(f"{counters['cold_loads']} loaded from disk in {counters['load_s']:.1f} s")
+    if counters["hits"]:
+        ahead = counters.get("foreseen_hits")
+        parts.append(f"{counters['hits']} found in place" + (f" ({ahead} brought ahead)" if ahead else ""))
+    if evicted:
+        parts.append(f"{evicted} evicted")
+    parts += [f"{counters[name]} {text}" for name, text in _INCIDENTS.items() if counters.get(name)]
+    if counters["bytes_to_device"]:
+        parts.append(f"{size(counters['bytes_to_device'])} moved")
+    if waited >= 0.05:
+        parts.append(f"waited {waited:.1f} s")
+    peaks = [
+        f"{size(device['peak_bytes'])} of {size(device['budget_bytes'])} ({name})"
+        for name, device in figures["devices"].items()
+        if device["peak_bytes"]
+    ]
+    return f"models: {', '.join(parts)}\npeak set aside for models and their work: {', '.join(peaks)}"
+
+
+def _ago(seconds: float) -> str:
+    """How long ago, in the largest unit that fits."""
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count >= 1:
+            return f"{count} {name}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
 def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line a model: role, state, size, licence, how to get it."""
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -180,6 +229,56 @@ def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def learnt_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """One line a size of input: what calls of the model took beside its weights. Of each model the commonest sizes."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("model", "tile", "computed in", "on", "working memory", "measured"):
+        figure = heading in {"working memory", "measured"}
+        table.add_column(heading, justify="right" if figure else "left", overflow="fold")
+    shown: Counter[str] = Counter()
+    for row in sorted(rows, key=lambda each: (each["model"], each["device"], each["dtype"], -each["times"])):
+        family = f"{row['model']} {row['device']} {row['dtype']}"
+        shown[family] += 1
+        if shown[family] > _SIZES_SHOWN:
+            continue
+        table.add_row(
+            escape(row["model"]),
+            f"{row['width']} x {row['height']}",
+            row["dtype"],
+            escape(row["device"]),
+            _working(row),
+            f"{row['times']} time{'s' if row['times'] != 1 else ''}",
+        )
+    if more := sum(max(0, count - _SIZES_SHOWN) for count in shown.values()):
+        table.caption = f"and {more} more: photokeep doctor --json"
+    return table
+
+
+def _working(row: dict[str, Any]) -> str:
+    """What calls took; "at least" where it was sampled, and what is asked for after one ran out of memory."""
+    taken = f"{'>= ' if row['sampled'] else ''}{size(row['peak_bytes'])}" if row["peak_bytes"] else ""
+    refused = f"[yellow]ran out, now {size(row['refused_bytes'])}[/]" if row["refused_bytes"] else ""
+    return "\n".join(filter(None, (taken, refused)))
+
+
+def _user(process: dict[str, Any]) -> str:
+    used = "" if process["used_bytes"] is None else f"{size(process['used_bytes'])} used by "
+    return f"{used}{escape(process['name'] or 'process')} ({process['pid']})"
+
+
+def _device_line(device: dict[str, Any]) -> str:
+    """What the pool may use of a device, and who has the rest."""
+    room = f"{size(device['free_bytes'])} free of {size(device['total_bytes'])}"
+    others = f"{size(device['others_bytes'])} used by others"
+    return f"{device['device']}: up to {size(device['budget_bytes'])} for models; {room}, {others}"
+
+
+def _last_run(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return "none yet that used models"
+    return f"{_ago(figures['age_s'])}, {figures['workflow']}\n{pool_lines(figures)}"
+
+
 def print_doctor(console: Console, found: dict[str, Any]) -> None:
     """Show what `photokeep doctor` found."""
     memory, torch = found["memory"], found["torch"]
@@ -189,7 +288,8 @@ def print_doctor(console: Console, found: dict[str, Any]) -> None:
     table.add_row("processor", f"{found['cpu_count']} cores")
     for gpu in found["nvidia"]:
         room = f"{size(gpu['free_bytes'])} free of {size(gpu['total_bytes'])}"
-        table.add_row("GPU", f"{escape(gpu['name'])}, {room}, driver {gpu['driver']}")
+        users = "".join(f"\n  {_user(process)}" for process in gpu["processes"])
+        table.add_row("GPU", f"{escape(gpu['name'])}, {room}, driver {gpu['driver']}{users}")
     if not found["nvidia"]:
         table.add_row("GPU", "[yellow]no NVIDIA driver found[/]")
     if "error" in torch:
@@ -198,6 +298,9 @@ def print_doctor(console: Console, found: dict[str, Any]) -> None:
         table.add_row(
             "torch", f"{torch['version']}, computes on [bold]{torch['device']}[/], {torch['threads']} threads"
         )
+    for device in found["vram"]["devices"]:
+        table.add_row("model memory", _device_line(device))
+    table.add_row("last run", escape(_last_run(found["vram"]["last_run"])))
     table.add_row("cache", f"{escape(found['cache']['path'])}, {size(found['cache']['free_bytes'])} free on its disk")
     table.add_row("model folders", escape("\n".join(found["model_folders"])))
     table.add_row("ComfyUI", escape(found["comfyui_path"] or "COMFYUI_PATH is not set (not needed to run workflows)"))
@@ -206,3 +309,9 @@ def print_doctor(console: Console, found: dict[str, Any]) -> None:
     console.print(table)
     console.print()
     console.print(weights_table(found["weights"]))
+    console.print()
+    if learnt := found["vram"]["learnt"]:
+        console.print("What one call takes beside the weights, as measured:", style="dim")
+        console.print(learnt_table(learnt))
+    else:
+        console.print("How much memory models take is learnt as they run; nothing is known yet.", style="dim")

@@ -11,12 +11,15 @@ from typing import Any
 
 import psutil
 
-from photokeep_nodes import host, models, weights
+from photokeep_nodes import host, models, vram_metrics, weights
 from photokeep_nodes.errors import WeightsError
+
+from .pool_figures import last_run
+from .settings import Settings
 
 _DISTRIBUTIONS = (
     "photokeep", "torch", "torchvision", "spandrel", "safetensors", "numpy", "pillow", "imagecodecs", "tifffile",
-    "networkx", "click", "nvidia-ml-py", "basicsr", "realesrgan", "gfpgan", "comfy-cli",
+    "networkx", "click", "nvidia-ml-py", "prometheus-client", "basicsr", "realesrgan", "gfpgan", "comfy-cli",
 )  # fmt: skip
 
 
@@ -30,31 +33,7 @@ def version_of(distribution: str) -> str | None:
 
 def nvidia_devices() -> list[dict[str, Any]]:
     """NVIDIA GPUs as the driver reports them, other processes' memory included; empty without a driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        devices = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            name = pynvml.nvmlDeviceGetName(handle)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            devices.append(
-                {
-                    "name": name.decode() if isinstance(name, bytes) else name,
-                    "total_bytes": int(memory.total),
-                    "free_bytes": int(memory.free),
-                    "driver": str(pynvml.nvmlSystemGetDriverVersion()),
-                }
-            )
-        return devices
-    except pynvml.NVMLError:
-        return []
-    finally:
-        pynvml.nvmlShutdown()
+    return vram_metrics.gauge.nvidia_devices()
 
 
 def torch_report() -> dict[str, Any]:
@@ -71,6 +50,25 @@ def torch_report() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(host.compute_device()),
     }
+
+
+def vram_report() -> dict[str, Any]:
+    """The memory pool: what it may use where, what it did in the last run, and what it has learnt."""
+    return {
+        "devices": _devices(),
+        "last_run": last_run(),
+        "learnt": vram_metrics.working_memory().listing(),
+    }
+
+
+def _devices() -> list[dict[str, Any]]:
+    """Every device models can be on, with what the pool may use of it; empty where torch does not work."""
+    try:
+        from photokeep_nodes.vram_manager import memory_overview
+
+        return memory_overview(Settings.from_environment().vram_budget_bytes)
+    except Exception:  # noqa: BLE001 - a broken installation fails in many ways; `torch_report` says in which
+        return []
 
 
 def weights_report(*, check_digests: bool = False) -> list[dict[str, Any]]:
@@ -125,6 +123,7 @@ def report() -> dict[str, Any]:
         "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
         "nvidia": nvidia_devices(),
         "torch": torch_report(),
+        "vram": vram_report(),
         "cache": {"path": str(cache), "free_bytes": shutil.disk_usage(nearest).free},
         "model_folders": [str(path) for path in host.user_model_dirs()],
         "comfyui_path": os.environ.get("COMFYUI_PATH"),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import psutil
+from photokeep_nodes.peak_memory import CudaStretch, PeakSampler, cuda_in_use, cuda_laps
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-_INTERVAL_S = 0.02
 
 
 class PeakMemory:
@@ -26,40 +23,29 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self.peak_bytes = 0
-        self._stop = threading.Event()
-        self._process = psutil.Process()
-        self._thread = threading.Thread(target=self._watch, name="photokeep-peak-memory", daemon=True)
-
-    def _sample(self) -> None:
-        self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_INTERVAL_S):
-            self._sample()
+        self._resident = PeakSampler()
+        self._stretches: list[CudaStretch] = []
+        self._under_way = ExitStack()
 
     def __enter__(self) -> PeakMemory:
-        if _cuda_in_use():
+        if cuda_in_use():
             import torch
 
-            for index in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(index)
-        self._sample()
-        self._thread.start()
+            self._stretches = [CudaStretch(index) for index in range(torch.cuda.device_count())]
+        for stretch in self._stretches:
+            self._under_way.enter_context(stretch)
+        self._under_way.enter_context(self._resident)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
-        if _cuda_in_use():
+        self._under_way.close()
+        if self._stretches:
+            self.peak_bytes = sum(stretch.peak_bytes for stretch in self._stretches)
+        elif cuda_in_use():  # its first use was within this body
             import torch
 
-            devices = range(torch.cuda.device_count())
-            self.peak_bytes = sum(int(torch.cuda.max_memory_allocated(index)) for index in devices)
-
-
-def _cuda_in_use() -> bool:
-    torch = sys.modules.get("torch")  # a cached run never imports it, and then no CUDA can be in use
-    return torch is not None and bool(torch.cuda.is_initialized())
+            self.peak_bytes = sum(map(cuda_laps.since_first_use, range(torch.cuda.device_count())))
+        else:
+            self.peak_bytes = self._resident.peak_bytes

@@ -12,6 +12,7 @@
     │   ├── WorkflowFormatError     not JSON, not a workflow
     │   └── WorkflowInvalidError    a workflow, but not one that can run
     ├── UsageError                  what was asked for cannot be done as asked
+    │   └── MissingExtraError       it needs a package that is not installed
     ├── WeightsError
     │   ├── WeightsMissingError     a model's file is not installed
     │   ├── WeightsCorruptError     size or digest differ from the catalogue
@@ -102,6 +103,10 @@ class UsageError(PhotokeepError):
     """What was asked for on the command line or in a setting cannot be done as asked."""
 
     exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    """What was asked for needs an optional package that is not installed; the hint has the command that gets it."""
 
 
 class WeightsError(PhotokeepError):

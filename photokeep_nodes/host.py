@@ -1,13 +1,14 @@
-"""The one door to whatever runs the nodes: a ComfyUI, or the headless runner.
+"""The door to whatever runs the nodes: a ComfyUI, or the headless runner.
 
-Nothing else imports ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when they are made, so that an
-older or newer ComfyUI works as far as it can.
+Nothing else, but for `host_memory`, looks at ``comfy``, ``folder_paths`` or ``server``. Host calls are looked up when
+they are made, so that an older or newer ComfyUI works as far as it can.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -170,10 +171,19 @@ def vram_budget_bytes() -> int | None:
     return None if in_comfyui() else _settings().vram_budget_bytes
 
 
-def make_room(n_bytes: int, device: torch.device) -> None:
-    """Ask the host to move its own idle models off ``device`` until ``n_bytes`` are free; without a host, nothing."""
-    if in_comfyui() and device.type != "cpu":
-        _model_management().free_memory(n_bytes, device)
+def may_call_here() -> bool:
+    """Whether this thread may call ComfyUI's memory management, whose lists have no lock.
+
+    True in the thread that runs a node, and in the main thread of a script that calls nodes as plain functions. Never
+    in a thread whose name begins with "photokeep": our own may carry a node's context with them.
+    """
+    thread = threading.current_thread()
+    if not in_comfyui() or thread.name.startswith("photokeep"):
+        return False
+    if thread is threading.main_thread():
+        return True
+    executing = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", None)
+    return "prompt_worker" in thread.name if executing is None else executing() is not None
 
 
 def check_interrupted() -> None:

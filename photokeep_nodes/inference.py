@@ -5,15 +5,19 @@ Weights come through the shared pool as a lease, never earlier than the stage th
 
 from __future__ import annotations
 
+import bisect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from . import host, layer_progress, vram_manager, weights
 from .errors import NodeInputError, VramExhaustedError
+from .host_memory import ComfyMemory
 from .models import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -25,6 +29,8 @@ _CPU_TILE_SHARE = 0.25  # of the free memory, so that the photo and other progra
 _GPU_TILE_SHARE = 0.6
 _LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
 _SMALLEST_TILE = 64
+
+_HOST_MEMORY = ComfyMemory()
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,28 @@ class Network:
         """
         import torch
 
-        # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
-        image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        placed = [argument.to(self.device, self.dtype) for argument in arguments]
+        batch, _, height, width = image.shape
+        # Estimates are for one image; a call with several teaches nothing.
+        learning = self.learning(height, width) if batch == 1 else nullcontext()
         # Not inference_mode: its tensors refuse in-place changes for the rest of their lives, in other nodes too.
-        with torch.no_grad():
+        with torch.no_grad(), learning:
+            # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
+            image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+            placed = [argument.to(self.device, self.dtype) for argument in arguments]
             result: torch.Tensor = self.module(image, *placed)
-        return result.float()
+            return result.float()
+
+    def learning(self, height: int, width: int) -> AbstractContextManager[None]:
+        """Have the body, one use of the network on inputs of this size, teach how much memory it takes."""
+        return vram_manager.learning(
+            vram_manager.shared_pool(),
+            vram_manager.working_memory(),
+            self.spec.id,
+            (height, width),
+            self.dtype,
+            self.device,
+            promised_bytes=working_bytes(self.spec, height, width, device=self.device, dtype=self.dtype),
+        )
 
 
 def spec_for(handle: ModelHandle, role: Role) -> ModelSpec:
@@ -156,7 +177,7 @@ def _run_on_ladder(
             lambda device: source_for(spec, device, dtype),
             with_network,
             tiles=tiles,
-            working_bytes=lambda _device, tile: working_bytes(spec, *size_of(tile)),
+            working_bytes=lambda device, tile: working_bytes(spec, *size_of(tile), device=device, dtype=dtype),
             devices=host.compute_devices(),
             check_interrupted=host.check_interrupted,
         )
@@ -194,8 +215,7 @@ def foresee(job_id: str, steps: Sequence[Sequence[ModelSpec]]) -> vram_manager.P
 
 
 def _pool() -> vram_manager.VramPool:
-    pool = vram_manager.shared_pool()
-    pool.make_room = host.make_room
+    pool = vram_manager.shared_pool(host_memory=_HOST_MEMORY if host.in_comfyui() else None)
     for device in {*pool.accelerators, *(host.compute_devices() or ())}:
         if device.type != "cpu":
             pool.set_budget(device, host.vram_budget_bytes())
@@ -233,13 +253,41 @@ def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
         height: of the photo, in pixels.
         width: of the photo, in pixels.
     """
-    pixels = max(0.0, _free_bytes(spec, host.compute_device())) / max(1, spec.bytes_per_pixel)
-    return max(smallest_tile(spec), min(_LARGEST_TILE, int(pixels**0.5), max(height, width)))
+    device = host.compute_device()
+    free = _free_bytes(spec, device)
+    smallest = smallest_tile(spec)
+    sides = range(smallest, min(_LARGEST_TILE, max(height, width)) + 1)
+    # What was learnt need not grow evenly with the side; even then the side found is one that fits.
+    fitting = bisect.bisect_right(sides, free, key=lambda side: working_bytes(spec, side, side, device=device))
+    return sides[fitting - 1] if fitting else smallest
 
 
-def working_bytes(spec: ModelSpec, height: int, width: int) -> int:
-    """Estimate of the memory one tile's computation takes on the device, on the safe side: in float32."""
-    return spec.bytes_per_pixel * height * width
+def working_bytes(
+    spec: ModelSpec,
+    height: int,
+    width: int,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> int:
+    """Estimate of the memory one call takes beside the weights: learnt from such calls, or from the model's entry.
+
+    Args:
+        spec: which model.
+        height: of the tile, in pixels.
+        width: of the tile, in pixels.
+        device: None means the compute device.
+        dtype: None lets ``choose_dtype`` decide.
+    """
+    device = device or host.compute_device()
+    return vram_manager.working_memory().estimate(
+        spec.id,
+        height,
+        width,
+        str(dtype or choose_dtype(spec, device)).removeprefix("torch."),
+        vram_manager.device_name(device),
+        spec.bytes_per_pixel * height * width,
+    )
 
 
 def apply_tiled(

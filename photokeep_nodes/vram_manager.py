@@ -2,9 +2,8 @@
 
 A model is *cold* on disk, *warm* as a built module in RAM, *hot* on an accelerator. A *lease* is a scoped right to use
 one or more models on a device, plus some working bytes; what is leased is not evicted. Each tier has a budget in bytes.
-When room is needed, the policy chooses among idle models by plans and forecasts; a hot one goes back to warm by
-swapping pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model wait for one
-load.
+When room is needed, the policy (least recently used) chooses among idle models; a hot one goes back to warm by swapping
+pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model wait for one load.
 
 ::
 
@@ -16,9 +15,12 @@ load.
 
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
-How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
-``room``, ``policy``, ``foresight`` and ``forecast`` (who leaves), ``weights`` (the pointer swap), ``device`` (the
-hardware), ``engine`` and ``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``.
+How it is built, in ``_vram/``: ``records`` (the data), ``books`` and ``state`` (every change of it), ``back_off``;
+``queue`` (who may go next); ``room``, ``policy``, ``plan``, ``forecast``, ``foresight`` (who leaves); ``prefetch`` (who
+comes ahead); ``core``, ``bring``, ``engine``, ``evict`` (waiting and working outside the lock); ``ladder`` and
+``failures`` (what is tried when memory runs out); ``placement``; ``weights`` (the pointer swap); ``device`` and
+``pressure`` (the hardware and who else uses it); ``measure``, ``observe``, ``learnt``, ``keep`` (what calls take);
+``guest`` (life inside a host); ``lease``, ``report``, ``fork``.
 """
 
 from __future__ import annotations
@@ -30,17 +32,23 @@ import time
 import types
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ._vram import SHARED_KEY as _SHARED_KEY
 from ._vram import fork
-from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, normalised
+from ._vram.books import HOST
+from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
 from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
+from ._vram.guest import HostMemory
 from ._vram.ladder import climb_down
+from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
+from ._vram.measure import device_name
+from ._vram.observe import learning
 from ._vram.plan import Plan, PlanStep
 from ._vram.policy import Candidate, EvictionPolicy, LruPolicy, PlanAwarePolicy
+from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
-from ._vram.state import HOST
 from .errors import VramError
 
 if TYPE_CHECKING:
@@ -54,18 +62,26 @@ __all__ = [
     "Candidate",
     "Device",
     "EvictionPolicy",
+    "HostMemory",
     "Lease",
     "LruPolicy",
     "ModelSource",
     "Plan",
     "PlanAwarePolicy",
     "PlanStep",
+    "Pressure",
     "TorchDevice",
     "VramPool",
+    "WorkingMemory",
+    "device_name",
+    "gauge",
     "is_device_lost",
     "is_out_of_memory",
+    "learning",
     "may_interrupt",
+    "memory_overview",
     "shared_pool",
+    "working_memory",
 ]
 
 R = TypeVar("R")
@@ -73,8 +89,6 @@ R = TypeVar("R")
 API_VERSION = (1, 1)
 """Of the pool as other copies of the pack see it: the first number changes when a caller would break, the second when
 something is added."""
-
-_SHARED_KEY = "_photokeep_vram_pool"
 
 
 class VramPool(PoolEngine):
@@ -86,8 +100,8 @@ class VramPool(PoolEngine):
         policy: what to evict; by plans and forecasts by default.
         open_device: how to reach an accelerator, given its name.
         accelerators: among which the pool may choose; every one that torch finds by default.
-        make_room: called outside the lock as (n_bytes, device) before new bytes are used on an accelerator, so that a
-            host can move its own idle models away. May be set later.
+        host_memory: the memory management of the program that runs this one and uses the same accelerators. It is told
+            before new bytes are used on one, and may have models leave. May be set later.
         clock: monotonic seconds.
     """
 
@@ -101,7 +115,7 @@ class VramPool(PoolEngine):
         policy: EvictionPolicy | None = None,
         open_device: Callable[[torch.device], Device] = TorchDevice,
         accelerators: Sequence[torch.device] | None = None,
-        make_room: Callable[[int, torch.device], None] | None = None,
+        host_memory: HostMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -110,7 +124,7 @@ class VramPool(PoolEngine):
             {normalised(place): n_bytes for place, n_bytes in (vram_budgets or {}).items()},
             open_device,
             accelerators,
-            make_room,
+            host_memory,
             clock,
         )
         fork.watch(self)
@@ -345,7 +359,7 @@ class VramPool(PoolEngine):
             if entry is not None:
                 self._state.drop(entry)
             self._state.sizes.pop(key, None)
-            self._state.failures.pop(key, None)
+            self._state.back_off.forget(key)
         self._work_off()
         return entry is not None
 
@@ -407,13 +421,13 @@ def may_interrupt() -> bool:
     return pool is None or not pool.changing
 
 
-def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None) -> VramPool:
+def shared_pool(*, host_memory: HostMemory | None = None) -> VramPool:
     """Return the pool of this process, shared with every other copy of the pack that is loaded in it.
 
     Errors that a pool raises are those of the copy that made it.
 
     Args:
-        make_room: given to the pool if it has none.
+        host_memory: given to the pool if it has none.
     Raises:
         VramError: the pool belongs to a copy that this one cannot work with.
     """
@@ -434,6 +448,6 @@ def shared_pool(*, make_room: Callable[[int, torch.device], None] | None = None)
             f"and this copy needs {API_VERSION[0]}.{API_VERSION[1]}",
             hint="Keep one copy: uninstall the package or remove the other clone.",
         )
-    if make_room is not None and pool.make_room is None:
-        pool.make_room = make_room
+    if host_memory is not None and pool.host_memory is None:
+        pool.host_memory = host_memory
     return pool

@@ -7,15 +7,20 @@ modules would, so that the branches are walked on every machine.
 from __future__ import annotations
 
 import sys
+import threading
 import types
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from photokeep_nodes import host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +36,7 @@ class InterruptProcessingException(BaseException):
 @pytest.fixture
 def comfyui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleNamespace:
     """Modules of the names and functions that a ComfyUI has; records what it is asked."""
-    state = types.SimpleNamespace(interrupted=False, freed=[], bar=[], disable_metadata=False)
+    state = types.SimpleNamespace(interrupted=False, bar=[], disable_metadata=False)
     folders = types.ModuleType("folder_paths")
     folders.folder_names_and_paths = {"upscale_models": (), "checkpoints": ()}  # type: ignore[attr-defined]
     folders.get_folder_paths = lambda kind: [str(tmp_path / "models" / kind)]  # type: ignore[attr-defined]
@@ -40,7 +45,6 @@ def comfyui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
     folders.get_temp_directory = lambda: str(tmp_path / "temp")  # type: ignore[attr-defined]
     management = types.ModuleType("comfy.model_management")
     management.get_torch_device = lambda: "meta"  # type: ignore[attr-defined]
-    management.free_memory = lambda n, device: state.freed.append((n, str(device)))  # type: ignore[attr-defined]
 
     def throw() -> None:
         if state.interrupted:
@@ -73,7 +77,7 @@ def test_without_a_host_nothing_needs_one() -> None:
     assert host.preview_dir() is None
     assert host.vram_budget_bytes() is None
     assert host.embeds_metadata()
-    host.make_room(1 << 30, torch.device("cuda", 0))
+    assert not host.may_call_here()
     host.check_interrupted()
 
 
@@ -186,12 +190,40 @@ def test_a_half_loaded_comfyui_is_none(comfyui: Any, monkeypatch: pytest.MonkeyP
     assert not host.in_comfyui()
 
 
-def test_device_and_room_are_the_hosts(comfyui: Any) -> None:
+def test_the_device_is_the_hosts(comfyui: Any) -> None:
     assert host.compute_device() == torch.device("meta")
     assert host.vram_budget_bytes() is None
-    host.make_room(5, torch.device("cpu"))
-    host.make_room(6, torch.device("cuda", 1))
-    assert comfyui.freed == [(6, "cuda:1")]
+
+
+def in_thread(function: Callable[[], bool], name: str | None = None) -> bool:
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(function()), name=name)
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def test_a_host_without_contexts_is_called_from_its_prompt_thread(comfyui: Any) -> None:
+    assert host.may_call_here(), "a script that calls nodes as functions"
+    assert not in_thread(host.may_call_here)
+    assert in_thread(host.may_call_here, "Thread-7 (prompt_worker)")
+
+
+def test_the_host_is_called_where_a_node_runs(comfyui: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    executing: ContextVar[object] = ContextVar("executing", default=None)
+    utils = types.ModuleType("comfy_execution.utils")
+    utils.get_executing_context = executing.get  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, utils.__name__, utils)
+
+    def in_a_node() -> bool:
+        executing.set(object())
+        return host.may_call_here()
+
+    assert in_thread(in_a_node)
+    assert not in_thread(host.may_call_here, "Thread-7 (prompt_worker)"), "between nodes the host is at work itself"
+    assert not in_thread(in_a_node, "photokeep prefetch"), "a thread of ours may have been given the node's context"
+    with host.standalone(host.Standalone()):
+        assert not host.may_call_here(), "the runner's settings win over a loaded ComfyUI"
 
 
 def test_progress_moves_the_editors_bar_by_fractions(comfyui: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
+import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -479,3 +480,50 @@ def test_two_threads_share_a_module_and_see_their_own_progress(tmp_path: Path) -
         # Bar at 0, tiles at 0, then two layers and the end of each tile: the other thread adds nothing.
         tiles = max(steps[count])
         assert len(steps[count]) == 5 * (2 + 3 * tiles)
+
+
+class Hungry(nn.Module):
+    """Holds on to memory while it runs, and leaves the image as it is."""
+
+    def __init__(self, bytes_per_pixel: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.bytes_per_pixel = bytes_per_pixel
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        held = torch.ones(image.shape[2] * image.shape[3] * self.bytes_per_pixel // 4)
+        time.sleep(0.2)  # long enough to be sampled
+        return image * self.scale + 0 * held[0]
+
+
+def test_a_call_teaches_how_much_memory_it_takes(tmp_path):
+    spec = a_spec(tmp_path, Behaviour(), bytes_per_pixel=100, build=lambda _state: Hungry(8000))
+    assert inference.working_bytes(spec, 200, 200) == 200 * 200 * 100
+    inference.apply_tiled(spec, torch.rand(1, 3, 200, 200))
+    assert 200 * 200 * 7000 < inference.working_bytes(spec, 200, 200) < 200 * 200 * 40_000
+    # What is known of one size tells about others, and sizes the tiles.
+    assert inference.working_bytes(spec, 400, 400) > 4 * 200 * 200 * 7000
+    with ram_budget(400 * 400 * 7000):
+        assert inference.auto_tile(spec, 1000, 1000) < 400
+    (row,) = vram_manager.working_memory().listing()
+    assert (row["model"], row["height"], row["width"], row["dtype"], row["device"]) == (
+        spec.id, 200, 200, "float32", "cpu",
+    )  # fmt: skip
+
+
+def test_the_next_run_begins_with_tiles_that_fit(tmp_path):
+    behaviour = Behaviour(largest=100**2)
+    spec = a_spec(tmp_path, behaviour, bytes_per_pixel=10_000)
+    before = inference.working_bytes(spec, 200, 200)
+    inference.apply_tiled(spec, torch.rand(1, 3, 200, 200), tile=200)
+    assert inference.working_bytes(spec, 200, 200) == before * 3 // 2
+    with ram_budget(before * 5 // 4):
+        assert 64 <= inference.auto_tile(spec, 200, 200) < 200
+
+
+def test_a_call_with_several_images_teaches_nothing(tmp_path):
+    spec = a_spec(tmp_path, Behaviour())
+    inference.run(spec, lambda network: network(torch.rand(2, 3, 64, 64)), height=64, width=64)
+    assert vram_manager.working_memory().listing() == []
+    inference.run(spec, lambda network: network(torch.rand(1, 3, 64, 64)), height=64, width=64)
+    assert len(vram_manager.working_memory().listing()) == 1

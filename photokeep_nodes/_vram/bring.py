@@ -11,6 +11,7 @@ import torch
 from ..errors import VramError, VramExhaustedError
 from .core import PoolCore
 from .failures import is_device_lost, is_out_of_memory
+from .guest import ask
 from .lease import copy_of
 from .queue import AskAgainError, Patience, lost
 from .weights import adopt, upload
@@ -28,12 +29,8 @@ _log = logging.getLogger(__name__)
 class PoolBringing(PoolCore):
     """See `VramPool`."""
 
-    def _ask_host(self, grant: Grant) -> None:
-        if self.make_room is None or grant.ledger.is_host:
-            return
-        n_bytes = sum(each.charge.held for each in grant.arrivals) + (grant.working.held if grant.working else 0)
-        if n_bytes:
-            self.make_room(n_bytes, grant.ledger.place)
+    def _ask_host(self, grant: Grant, arriving: Resident | None = None) -> None:
+        ask(self, grant.ledger, grant.working.held if grant.working else 0, arriving)
 
     def _join(self, flight: Flight, ledger: Ledger, patience: Patience) -> None:
         """Wait for what another thread is bringing."""
@@ -63,7 +60,7 @@ class PoolBringing(PoolCore):
             with self._lock:
                 self._state.counters.failed_loads += 1
                 if loading and not is_out_of_memory(error):  # that is nothing the model could be blamed for
-                    self._state.note_failure(entry.key, grant.failure[1])
+                    self._state.back_off.note(entry.key, grant.failure[1])
             raise
 
     def _bring(self, grant: Grant, resident: Resident, source: ModelSource, patience: Patience) -> None:
@@ -91,8 +88,10 @@ class PoolBringing(PoolCore):
             if not state.weigh(grant, resident.ledger, resident.charge, master.n_bytes):
                 raise AskAgainError
             self._queue.advance()  # a model smaller than thought leaves room
-        self._fund(grant)
-        with self._blaming(grant, entry):
+        with patience.stalled("eviction"):
+            self._fund(grant)
+        self._ask_host(grant, resident)
+        with self._blaming(grant, entry), patience.stalled("copy"):
             self._promote(resident, master)
 
     def _clone(self, original: Instance, entry: Entry, master: Master) -> Instance:
@@ -120,10 +119,11 @@ class PoolBringing(PoolCore):
         if flight is None:
             raise AskAgainError
         if entry not in grant.loads:
-            self._join(flight, grant.ledger, patience)
+            with patience.stalled("other_thread"):
+                self._join(flight, grant.ledger, patience)
             return
         started = self._clock()
-        with self._blaming(grant, entry, loading=True):
+        with self._blaming(grant, entry, loading=True), patience.stalled("load"):
             master, instance = _load(source)
         with self._lock:
             self._state.sizes[entry.key] = entry.n_bytes = master.n_bytes
@@ -131,7 +131,8 @@ class PoolBringing(PoolCore):
         if not fits:
             instance.hollow()
             raise AskAgainError
-        self._fund(grant)
+        with patience.stalled("eviction"):
+            self._fund(grant)
         with self._lock:
             self._state.land_load(grant, entry, master, instance, self._clock() - started)
             self._queue.advance()  # here too, on the host
@@ -163,8 +164,7 @@ class PoolBringing(PoolCore):
             with self._lock:
                 self._state.shrink(resident.ledger, resident.ledger.budget_bytes)
             self._work_off()
-            if self.make_room is not None:
-                self.make_room(master.n_bytes, place)
+            ask(self, resident.ledger, master.n_bytes, resident)
             device.empty_cache()
             return upload(master, device)
         except torch.OutOfMemoryError as error:

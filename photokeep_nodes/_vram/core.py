@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from .device import Device
+    from .guest import HostMemory
     from .policy import EvictionPolicy
     from .prefetch import Prefetcher
     from .records import Departure, Grant, ModelSource
@@ -48,10 +49,10 @@ class PoolCore:
         budgets: dict[torch.device, int],
         open_device: Callable[[torch.device], Device],
         accelerators: Sequence[torch.device] | None,
-        make_room: Callable[[int, torch.device], None] | None,
+        host_memory: HostMemory | None,
         clock: Callable[[], float],
     ) -> None:
-        self.make_room = make_room
+        self.host_memory = host_memory
         self._budgets = budgets
         self._ram_bytes = ram_budget_bytes
         self._policy = policy
@@ -209,6 +210,25 @@ class PoolCore:
             self._queue.advance()
         _log.error("%s failed and is no longer used: %s", ledger.place, ledger.fenced)
         self._work_off()
+
+    def occupancy(self, device: torch.device) -> tuple[int, int, int]:
+        """Say what goes on on ``device``, to be compared with a later answer: equal ones mean that nothing did.
+
+        On the CPU, whose memory everything passes through, the leases of all devices count.
+
+        Returns:
+            Leases that are out; a number that grows with each new one; bytes charged.
+        """
+        place = normalised(device)
+        with self._lock:
+            state = self._state
+            ledger = state.ledgers.get(place)
+            if ledger is None:
+                return (0, 0, 0)
+            if ledger.is_host:
+                return (len(state.grants), state.tick, ledger.used_bytes)
+            newest = max((each.last_used for each in ledger.residents.values()), default=0)
+            return (sum(grant.ledger is ledger for grant in state.grants), newest, ledger.used_bytes)
 
     def _fund(self, grant: Grant) -> None:
         """Wait until the grant's bytes are free; only evictions stand in between, and this thread helps with those."""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 import torch
 
+from .pressure import gauge
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from .pressure import Pressure
+
 HEADROOM_BYTES = 512 * 2**20
 """Left free on an accelerator: its context, cuDNN's and cuBLAS' workspaces, rounding in the allocator."""
+
+RAM_AT_EASE_BYTES = 4 * 2**30
+"""Free RAM beyond which nobody is in need of it; a tenth of the machine's where that is less."""
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -79,13 +87,11 @@ class TorchDevice:
         return self._device
 
     def capacity_bytes(self) -> int:
-        """See `Device`. Other processes' memory is out of reach; the host's own models can be moved by `make_room`."""
-        if self._device.type == "mps":
-            total = torch.mps.recommended_max_memory()
-        else:
-            free, _ = torch.accelerator.get_memory_info(self._device)
-            total = free + torch.accelerator.memory_reserved(self._device)
-        return max(0, int(total) - HEADROOM_BYTES)
+        """See `Device`: what the driver would still give and what torch's allocator holds already, with some left over.
+
+        Other processes' memory is out of reach; a host's own models leave when it is asked.
+        """
+        return _capacity_bytes(gauge.read(self._device))
 
     def allocate(self, n_bytes: int) -> torch.UntypedStorage:
         """See `Device`."""
@@ -148,6 +154,30 @@ class TorchDevice:
         torch.accelerator.empty_cache()
 
 
+def _capacity_bytes(seen: Pressure) -> int:
+    # From what others use, read at one moment: an old figure of what is free beside a new one of what is reserved would
+    # count twice what was allocated in between.
+    return max(0, seen.total_bytes - seen.others_bytes - HEADROOM_BYTES)
+
+
+def memory_overview(limit_bytes: int | None = None) -> list[dict[str, Any]]:
+    """What a new pool could use of the host's memory and of each accelerator's, and how much others use there.
+
+    Args:
+        limit_bytes: the user's cap on accelerators.
+    Returns:
+        ``device``, ``budget_bytes``, ``total_bytes``, ``free_bytes``, ``others_bytes`` and ``source`` of each.
+    """
+    found = []
+    for place in (torch.device("cpu"), *accelerators()):
+        seen = gauge.read(place)
+        budget = default_ram_budget_bytes() if place.type == "cpu" else _capacity_bytes(seen)
+        if limit_bytes is not None and place.type != "cpu":
+            budget = min(budget, limit_bytes)
+        found.append({"device": str(place), "budget_bytes": budget, **asdict(seen)})
+    return found
+
+
 def default_ram_budget_bytes() -> int:
     """Half of the memory this process may use: the machine's, or its container's where that is less."""
     total = int(psutil.virtual_memory().total)
@@ -156,6 +186,12 @@ def default_ram_budget_bytes() -> int:
     except (OSError, ValueError):  # no control groups here, or "max"
         return total // 2
     return min(total, limit) // 2
+
+
+def ram_shortfall_bytes() -> int:
+    """How much RAM the machine lacks for being at ease; zero or less where it does not."""
+    memory = psutil.virtual_memory()
+    return min(RAM_AT_EASE_BYTES, int(memory.total) // 10) - int(memory.available)
 
 
 def accelerators() -> tuple[torch.device, ...]:

@@ -42,7 +42,7 @@ class PoolEngine(PoolBringing):
         if not ready:
             lease._grant = None
             self._enter_slowly(lease, ledger)
-        elif lease.working_bytes:
+        elif self.host_memory is not None:
             self._ask_host(grant)
 
     def _enter_slowly(self, lease: Lease, ledger: Ledger) -> None:
@@ -58,7 +58,9 @@ class PoolEngine(PoolBringing):
         try:
             while True:
                 try:
-                    self._deliver(self._await_turn(lease, request, ticket, patience), sources, patience)
+                    with patience.stalled("turn"):
+                        grant = self._await_turn(lease, request, ticket, patience)
+                    self._deliver(grant, sources, patience)
                     break
                 except AskAgainError:
                     if lease._grant is not None:
@@ -67,17 +69,22 @@ class PoolEngine(PoolBringing):
         finally:
             with self._lock:
                 self._state.counters.stall_s += self._clock() - started
+                for cause, seconds in patience.stalls_s.items():
+                    self._state.counters.stalls_s[cause] += seconds
         self._work_off()
 
     def _deliver(self, grant: Grant, sources: Mapping[str, ModelSource], patience: Patience) -> None:
         """Bring everything that was granted where it was asked for."""
-        self._fund(grant)
-        self._ask_host(grant)
+        with patience.stalled("eviction"):
+            self._fund(grant)
         for resident in grant.arrivals:
             self._bring(grant, resident, sources[resident.entry.key], patience)
         for resident in grant.residents:
             if not resident.ready:
-                self._join(resident.flight, grant.ledger, patience)
+                with patience.stalled("other_thread"):
+                    self._join(resident.flight, grant.ledger, patience)
+        if grant.ledger.is_host or not grant.arrivals:  # else it was asked before each of them was copied
+            self._ask_host(grant)
         with self._lock:
             self._state.settle(grant)
 
@@ -87,7 +94,8 @@ class PoolEngine(PoolBringing):
             with self._lock:
                 if self._closed:
                     raise PoolClosedError("the memory pool was shut down")
-                if (error := self._state.failing(request.sources)) is not None:
+                if (error := self._state.back_off.refusal(source.key for source in request.sources)) is not None:
+                    self._state.counters.refused_loads += 1
                     raise copy_of(error)
                 self._queue.join(waiter)
                 self._state.counters.waits += waiter.grant is None and waiter.error is None
@@ -148,11 +156,14 @@ class PoolEngine(PoolBringing):
             return False
         current = plan.current
         reserve = 0 if current is None else current.working_bytes
-        for target in dict.fromkeys((ledger, self._state.ram)):
+        # A host that manages the device is called by its own threads only, so nothing is promoted behind its back.
+        host = self.host_memory
+        kept_out = host is not None and host.manages(ledger.place) and not host.may_call_here()
+        for target in dict.fromkeys((self._state.ram,) if kept_out else (ledger, self._state.ram)):
             with self._lock:
                 entry = self._state.entries.get(source.key)
                 there = source.key in target.residents or (target.is_host and entry is not None and not entry.blank)
-                if there or source.key in self._state.failures:
+                if there or source.key in self._state.back_off:
                     return False
                 # What the running step has not taken yet stays free for it.
                 kept = max(0, reserve - target.working_bytes) if target is ledger else 0

@@ -10,7 +10,7 @@ import os
 import weakref
 from typing import Protocol
 
-import torch
+from ..peak_memory import cuda_in_use
 
 
 class Forkable(Protocol):
@@ -30,7 +30,7 @@ def watch(pool: Forkable) -> None:
 
 def _before() -> None:
     # Asked in the parent: in the child torch answers that CUDA is not initialised.
-    _cuda_was_live[0] = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    _cuda_was_live[0] = cuda_in_use()
 
 
 def _in_child() -> None:

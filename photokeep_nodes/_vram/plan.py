@@ -10,6 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 from ..errors import VramError
 
@@ -73,7 +74,11 @@ class Plan:
                 self._uses.setdefault(source.key, []).append(index)
 
     def __enter__(self) -> Self:
-        self._pool._begin_plan(self)
+        try:
+            self._pool._begin_plan(self)
+        except BaseException:  # an interrupt may come when it is in force already
+            self._pool._end_plan(self)
+            raise
         return self
 
     def __exit__(
@@ -108,10 +113,14 @@ class Plan:
 
 
 class PlanBook:
-    """The plans in force; used under the pool's lock."""
+    """The plans in force; used under the pool's lock.
+
+    Attributes:
+        plans: by job. Held weakly: the plan of a job that was interrupted on its way out ends with the job.
+    """
 
     def __init__(self) -> None:
-        self.plans: dict[str, Plan] = {}
+        self.plans: WeakValueDictionary[str, Plan] = WeakValueDictionary()
 
     def next_use(self, key: str) -> float | None:
         """In how many steps the next job needs ``key``; infinity if none does, None where there is no plan."""

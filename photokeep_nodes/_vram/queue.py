@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceLostError, LeaseNestedError, PoolClosedError, VramError, VramExhaustedError
@@ -11,7 +12,7 @@ from .report import human
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from .lease import Lease
     from .records import Grant
@@ -39,6 +40,16 @@ class Patience:
         self.lease = lease
         self._clock = clock
         self._deadline = None if lease.timeout_s is None else clock() + lease.timeout_s
+        self.stalls_s: dict[str, float] = {}
+
+    @contextmanager
+    def stalled(self, cause: str) -> Iterator[None]:
+        """Count the body's time towards ``cause``, one of `STALL_CAUSES`. Such bodies do not lie inside each other."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self.stalls_s[cause] = self.stalls_s.get(cause, 0.0) + self._clock() - started
 
     def wait(self, condition: threading.Condition) -> bool:
         """Wait a slice; False, at once, when time is up. Called with the condition's lock held."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..errors import VramError
     from .device import Device
+    from .guest import Seat
     from .weights import Instance, Master
 
 
@@ -152,6 +153,7 @@ class Entry:
         master: None while cold, and while hot if RAM ran short.
         loading: the load under way.
         transit: grants that still need the master.
+        surplus: modules that look at the master and are about to be emptied; its memory is free only then (I4).
         stale: drop at last release; never handed out again.
         working_bytes: of its last lease.
     """
@@ -162,6 +164,7 @@ class Entry:
     master: Master | None = None
     loading: Flight | None = None
     transit: set[Grant] = field(default_factory=set)
+    surplus: int = 0
     residents: dict[Ledger, Resident] = field(default_factory=dict)
     stale: bool = False
     last_used: int = 0
@@ -195,6 +198,8 @@ class Resident:
         since: when it became resident, on the pool's clock.
         foreseen: a plan had it brought, and no lease has used it yet.
         marks: of the work that may still read its weights; see `Device.mark`.
+        seat: how the host that manages the same accelerator knows it, if there is one and it was told.
+        recalled: the host wants it gone; it leaves at its last release.
     """
 
     entry: Entry
@@ -210,6 +215,8 @@ class Resident:
     since: float = 0.0
     foreseen: bool = False
     marks: Any = None
+    seat: Seat | None = None
+    recalled: bool = False
 
     @property
     def ready(self) -> bool:
@@ -308,24 +315,14 @@ class Departure:
     spent: Instance | None = None
 
 
-@dataclass(slots=True)
-class Failure:
-    """A model that could not be loaded.
-
-    Attributes:
-        error: what its last load raised.
-        times: how often it failed in a row.
-        retry_at: before this moment of the pool's clock nobody tries again.
-    """
-
-    error: Exception
-    times: int
-    retry_at: float
+STALL_CAUSES = ("turn", "eviction", "load", "copy", "other_thread")
+"""What a lease may have to wait for: others' leases to end, evicted bytes to be free, its models to be read from disk
+or copied to the device, another thread that does so already."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the pool was made."""
+    """Totals since the pool was made; ``stalls_s`` splits ``stall_s`` by cause."""
 
     hits: int = 0
     promotions: int = 0
@@ -340,6 +337,7 @@ class Counters:
     foreseen_wasted: int = 0
     evictions: int = 0
     ram_evictions: int = 0
+    recalls: int = 0
     bytes_to_device: int = 0
     waits: int = 0
     timeouts: int = 0
@@ -348,5 +346,6 @@ class Counters:
     moved_elsewhere: int = 0
     devices_lost: int = 0
     stall_s: float = 0.0
+    stalls_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STALL_CAUSES, 0.0))
     double_releases: int = 0
     lost_leases: int = 0

@@ -22,16 +22,18 @@ def evictable(ledger: Ledger, entries: Iterable[Entry], keep: Collection[str] = 
     ``entries`` are those that may be handed out; what was dropped is on its way out already.
     """
     if ledger.is_host:
-        return [entry for entry in entries if _sheddable(entry) and entry.key not in keep]
-    return [
-        resident
-        for key, resident in ledger.residents.items()
-        if resident.phase is Phase.RESIDENT and not resident.grants and key not in keep
-    ]
+        return [entry for entry in entries if sheddable(entry) and entry.key not in keep]
+    return [resident for key, resident in ledger.residents.items() if sheddable(resident) and key not in keep]
 
 
-def _sheddable(entry: Entry) -> bool:
-    """Whether RAM may let go of the master. A hot model does without it: its weights are on the device."""
+def sheddable(holder: Holder) -> bool:
+    """Whether nobody uses a resident, or RAM may let go of a master.
+
+    A hot model does without its master: its weights are on the device.
+    """
+    if isinstance(holder, Resident):
+        return holder.phase is Phase.RESIDENT and not holder.grants
+    entry = holder
     if entry.master is None or entry.charge.leaving or entry.transit:
         return False
     return all(

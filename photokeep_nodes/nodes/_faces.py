@@ -32,9 +32,9 @@ def find(photo: torch.Tensor, detector: ModelHandle, min_score: float = MIN_SCOR
 
     spec = inference.spec_for(detector, "face_detect")
     height, width = detect_faces.working_sizes(*photo.shape[-2:])[-1]
-    return inference.run(
-        spec,
-        lambda network: detect_faces.detect(network.module, photo, min_score=min_score),
-        height=height,
-        width=width,
-    )
+
+    def search(network: inference.Network) -> list[list[Face]]:
+        with network.learning(height, width):
+            return detect_faces.detect(network.module, photo, min_score=min_score)
+
+    return inference.run(spec, search, height=height, width=width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from headless import cli
 from photokeep_nodes import vram_manager
@@ -366,6 +368,67 @@ def test_doctor_reports_devices_memory_weights_and_versions(shell):
     text = shell.photokeep("doctor").stdout
     for word in ("memory", "torch", "model folders", "realesrgan-x4plus"):
         assert word in text
+
+
+def metrics_of(path: Path) -> dict[str, float]:
+    families = text_string_to_metric_families(path.read_text())
+    return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
+
+
+def test_says_what_the_memory_pool_did_at_once_and_afterwards(shell):
+    photo, metrics = save_photo(shell.folder / "a.png"), shell.folder / "metrics" / "photokeep.prom"
+    before = shell.photokeep("doctor")
+    assert "none yet that used models" in before.stdout
+    done = shell.run(RESTORE, "-i", photo, "--json", "run.json", "--metrics", metrics)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"models: \d in memory, \d loaded from disk in \d+\.\d s", done.stdout)
+    assert re.search(r"peak set aside for models and their work: .* \((cpu|cuda:0)\)", done.stdout)
+    vram = json.loads((shell.folder / "run.json").read_text())["vram"]
+    assert vram["counters"]["cold_loads"] == len(vram["models"]) > 1
+    assert vram["devices"]["cpu"]["peak_bytes"] > 0
+    said = metrics_of(metrics)
+    assert said["photokeep_vram_pool_in_use"] == 1
+    assert said["photokeep_vram_cold_loads_total"] == vram["counters"]["cold_loads"]
+
+    found = json.loads(shell.photokeep("doctor", "--json").stdout)["vram"]
+    assert found["last_run"]["counters"] == vram["counters"]
+    assert {"cpu"} <= {device["device"] for device in found["devices"]}
+    assert {row["model"] for row in found["learnt"]} <= {model["key"].partition(":")[0] for model in vram["models"]}
+    assert "just now" in shell.photokeep("doctor").stdout
+
+    again = shell.run(RESTORE, "-i", photo, "--json", "run.json", "--metrics", metrics, PYTHONPROFILEIMPORTTIME="1")
+    assert json.loads((shell.folder / "run.json").read_text())["vram"] is None
+    assert "in memory" not in again.stdout
+    assert metrics_of(metrics) == {"photokeep_vram_pool_in_use": 0}
+    assert "torch" not in imported(again)
+    # A run that used no models is not the last one that did.
+    assert json.loads(shell.photokeep("doctor", "--json").stdout)["vram"]["last_run"]["counters"] == vram["counters"]
+
+
+def test_metrics_that_cannot_be_are_refused_before_any_work(shell):
+    photo = save_photo(shell.folder / "a.png")
+    for target in (shell.folder, photo / "photokeep.prom"):
+        done = shell.run(RESTORE, "-i", photo, "--metrics", target)
+        assert done.returncode == 2
+        assert "--metrics" in done.stderr
+    without = shell.folder / "without" / "prometheus_client"
+    without.mkdir(parents=True)
+    (without / "__init__.py").write_text("raise ImportError")
+    path = os.pathsep.join((str(without.parent), *filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])))
+    done = shell.run(RESTORE, "-i", photo, "--metrics", "photokeep.prom", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert "pip install 'photokeep[prometheus]'" in done.stderr
+    assert shell.output() == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nothing can be made")
+def test_metrics_that_cannot_be_written_cost_no_photo(shell):
+    folder = save_photo(shell.folder / "in" / "a.png").parent
+    save_photo(folder / "b.png")
+    done = shell.run(RESTORE, "-i", folder, "--metrics", "/proc/photokeep/photokeep.prom")
+    assert done.returncode == 1
+    assert shell.output() == ["a_restored.png", "b_restored.png"]
+    assert done.stderr.count("cannot be written") == 1
 
 
 def test_an_interrupt_at_a_bad_moment_is_tried_again(monkeypatch):

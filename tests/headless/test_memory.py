@@ -13,7 +13,9 @@ import psutil
 import pytest
 import torch
 
+import headless.memory
 from headless.memory import PeakMemory
+from photokeep_nodes import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 200 * 2**20
@@ -73,6 +75,43 @@ def test_watching_needs_no_torch() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "True False"
+
+
+class Cuda:
+    """Two devices as torch shows their books."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.live = True
+        self.peaks = [0, 0]
+        monkeypatch.setattr(peak_memory, "cuda_laps", laps := peak_memory.CudaLaps())
+        monkeypatch.setattr(headless.memory, "cuda_laps", laps)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: self.live)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _index: 0)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", self.peaks.__getitem__)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: self.peaks.__setitem__(index, 0))
+
+
+def test_a_stage_keeps_its_peak_though_its_tiles_are_measured_too(monkeypatch):
+    cuda = Cuda(monkeypatch)
+    cuda.peaks[:] = [999, 0]  # of an earlier stage
+    with PeakMemory() as stage:
+        cuda.peaks[:] = [50, 3]
+        with peak_memory.CudaStretch(0) as tile:
+            cuda.peaks[0] = 20
+        cuda.peaks[0] = 10
+    assert (tile.peak_bytes, stage.peak_bytes) == (20, 53)
+
+
+def test_a_stage_that_is_the_first_to_use_cuda_has_its_peak(monkeypatch):
+    cuda = Cuda(monkeypatch)
+    cuda.live = False
+    with PeakMemory() as stage:
+        cuda.live = True
+        cuda.peaks[:] = [50, 3]
+        with peak_memory.CudaStretch(0):
+            cuda.peaks[0] = 20
+    assert stage.peak_bytes == 53
 
 
 @pytest.mark.gpu

@@ -31,6 +31,11 @@ def by_hand(rig: Rig, *groups: tuple[Source, ...], **options):
         yield plan
 
 
+def by_hand_too(rig: Rig, *groups: tuple[Source, ...]):
+    """A second plan beside `by_hand`'s, for the other device."""
+    return rig.pool.plan("other job", steps(*groups, device=OTHER))
+
+
 def bring_all(rig: Rig) -> int:
     count = 0
     while rig.pool._bring_foreseen():
@@ -66,8 +71,9 @@ def test_of_several_plans_the_soonest_use_counts():
     a, b = Source("a"), Source("b")
     rig, book = Rig(4), PlanBook()
     assert book.next_use("a") is None, "nothing is known without a plan"
-    book.plans["one"] = Plan(rig.pool, "one", steps((b,), (a,)), prefetch=True)
-    book.plans["two"] = Plan(rig.pool, "two", steps((a,)), prefetch=True)
+    one = Plan(rig.pool, "one", steps((b,), (a,)), prefetch=True)
+    two = Plan(rig.pool, "two", steps((a,)), prefetch=True)
+    book.plans.update(one=one, two=two)
     assert (book.next_use("a"), book.next_use("b"), book.next_use("c")) == (1, 1, inf)
     assert [(distance, source.key) for distance, _, source, _ in book.ahead()] == [(1, "b"), (1, "a"), (2, "a")]
 
@@ -251,6 +257,21 @@ def test_on_the_cpu_the_next_model_is_brought_into_ram():
         plan.reach(1)
         rig.touch(b, device=CPU)
     assert (a.loads, b.loads, rig.foreseen_loads, rig.foreseen_hits) == (1, 1, 2, 2)
+
+
+def test_a_device_that_a_host_manages_is_left_to_the_hosts_own_threads():
+    class Host:
+        def manages(self, place: torch.device) -> bool:
+            return place == GPU
+
+        def may_call_here(self) -> bool:
+            return False
+
+    rig, a, b = Rig(4, host_memory=Host()), Source("a"), Source("b")
+    with by_hand(rig, (a,)), by_hand_too(rig, (b,)):
+        assert bring_all(rig) == 2
+    assert rig.states() == {"a": "warm", "b": "hot"}
+    assert rig.pool.stats()["tiers"]["cuda:1"]["models"] == ["b"]
 
 
 def test_without_a_device_it_goes_where_its_step_will():

@@ -532,14 +532,13 @@ def test_dropping_a_leased_model_waits_for_its_last_release():
 
 
 def test_out_of_memory_evicts_what_is_idle_and_tries_once_more():
-    asked = []
-    rig = Rig(4, make_room=lambda n_bytes, device: asked.append((n_bytes // UNIT, device)))
+    rig = Rig(4)
     a, b = Source("a", 2), Source("b", 2)
     rig.touch(a)
     rig.gpu.failing_allocations = 1
     rig.touch(b)
     assert rig.states() == {"a": "warm", "b": "hot"}
-    assert (rig.gpu.emptied, asked) == (1, [(2, GPU), (2, GPU), (2, GPU)])
+    assert rig.gpu.emptied == 1
     assert audit(rig.pool) == []
 
 
@@ -575,33 +574,6 @@ def test_a_device_that_cannot_be_opened_is_named():
         pool.lease(Source("a"), device=GPU),
     ):
         pass
-
-
-def test_the_host_is_asked_to_make_room_before_new_bytes_are_used():
-    asked = []
-    rig, a = Rig(8), Source("a", 2)
-    rig.pool.make_room = lambda n_bytes, device: asked.append(
-        (n_bytes // UNIT, str(device), rig.gpu.live_bytes // UNIT)
-    )
-    rig.touch(a, working_bytes=3 * UNIT)
-    rig.touch(a)
-    rig.touch(a, working_bytes=UNIT)
-    rig.touch(a, device=CPU)
-    assert asked == [(5, "cuda:0", 0), (1, "cuda:0", 2)]
-
-
-def test_a_host_that_interrupts_while_making_room_leaves_nothing_behind():
-    def interrupt(n_bytes, device):
-        raise Interrupt
-
-    rig, a = Rig(8), Source("a", 2)
-    rig.touch(a)
-    rig.pool.make_room = interrupt
-    for source in (a, Source("b")):  # on the quick path, and on the other
-        with pytest.raises(Interrupt):
-            rig.touch(source, working_bytes=UNIT)
-    assert rig.states() == {"a": "hot"}
-    assert audit(rig.pool) == []
 
 
 def test_a_lost_device_does_not_keep_its_models():
@@ -711,13 +683,11 @@ def second_copy(monkeypatch):
 
 
 def test_the_pool_is_one_per_process(no_shared_pool):
-    def make_room(n_bytes, device):
-        pass
-
     pool = vram_manager.shared_pool()
-    assert vram_manager.shared_pool(make_room=make_room) is pool
-    assert pool.make_room is make_room
-    assert vram_manager.shared_pool(make_room=print).make_room is make_room
+    first, second = object(), object()
+    assert vram_manager.shared_pool(host_memory=first) is pool
+    assert pool.host_memory is first
+    assert vram_manager.shared_pool(host_memory=second).host_memory is first, "what one host was told stays with it"
     assert pool.close()
     assert vram_manager.shared_pool() is not pool, "a closed one is replaced"
 

@@ -246,6 +246,48 @@ def test_a_model_dropped_while_it_loads_is_loaded_anew_for_the_next(threads):  #
     assert audit(pool) == []
 
 
+def test_the_end_of_an_older_lease_does_not_give_up_a_newer_load(threads):  # I3, I6
+    pool, _ = new_pool(4)
+    a = Source("a")
+    with Holder(threads, pool, a):
+        pool.trim("ram", UNIT)  # hot on one device, and no longer in RAM: the other one loads it anew
+        a.began.clear()
+        a.may_end.clear()
+        second = threads.submit(touch, pool, a, device=OTHER)
+        assert a.began.wait(LONG_S)
+    third = threads.submit(touch, pool, a, device=CPU)
+    until(lambda: a.overlapped or pool.stats()["counters"]["joined_loads"] == 1)
+    a.may_end.set()
+    assert (second.result(LONG_S), third.result(LONG_S)) == ("a", "a")
+    assert (a.loads, a.overlapped) == (2, False)
+    assert audit(pool) == []
+
+
+def test_ram_is_not_free_while_a_second_module_still_looks_at_it(threads, monkeypatch):  # I4
+    pool, _ = new_pool(4)
+    a = Source("a")
+    with pool.lease(a, device=GPU), pool.lease(a, device=CPU):
+        pass
+    began, may_end = threading.Event(), threading.Event()
+    real = weights.Instance.hollow
+
+    def hollow(instance):
+        if not began.is_set():
+            began.set()
+            assert may_end.wait(LONG_S)
+        real(instance)
+
+    monkeypatch.setattr(weights.Instance, "hollow", hollow)
+    emptying = threads.submit(pool.trim, "vram", UNIT)  # one module comes home, where there is another
+    assert began.wait(LONG_S)
+    assert pool.trim("ram", UNIT) == UNIT
+    assert pool.stats()["tiers"]["cpu"]["used_bytes"] == UNIT, "on its way out, and not gone"
+    may_end.set()
+    assert emptying.result(LONG_S) == UNIT
+    assert pool.stats()["models"] == []
+    assert audit(pool) == []
+
+
 # -- waiting ----------------------------------------------------------------------------------------------------------
 
 
