@@ -21,7 +21,7 @@ _OPTIONS = 6  # subsets played through; with them a decision among 15 candidates
 
 _PRICE_SHARE = 0.2  # of what is lost beyond the arrivals foreseen, which is certain only in part
 
-_DOUBT = 0.4  # standard deviations over the futures by which a guess has to be better in order to be followed
+_DOUBT = 0.5  # standard deviations over the futures by which a guess has to be better in order to be followed
 
 
 @dataclass(frozen=True)
