@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .cli_models import models_group
+from .terminal import open_console
+
 # Everything heavier is imported by the command that needs it, so that --help answers at once.
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 EXIT_STAGE_FAILED = 1
 EXIT_INTERRUPTED = 130
-_PIPED_WIDTH = 200
 _MOMENT_S = 0.005  # after which an interrupt that came at a bad moment is tried again
 
 
@@ -137,7 +139,7 @@ def run_workflow(
         store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
     job = Job(workflow, overrides=overrides, inputs=inputs, settings=settings, store=store)
     # With the JSON on standard output, everything for people goes to standard error.
-    console = _console(stderr=json_path == "-")
+    console = open_console(stderr=json_path == "-")
     if plan_only:
         _show_plan(job, console, json_path, quiet=quiet)
         return
@@ -226,7 +228,7 @@ def _show_results(console: Console, results: list[RunResult], figures: dict[str,
 def _explain_failures(result: RunResult, *, verbose: bool) -> None:
     from rich.markup import escape
 
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     errors = [(f"{stage.title}: ", stage.error) for stage in result.stages if stage.error is not None]
     if result.error is not None:
         errors.append(("", result.error))
@@ -310,88 +312,7 @@ def photokeep() -> None:
 
 
 photokeep.add_command(run_workflow)
-
-
-@photokeep.group(name="models")
-def models_group() -> None:
-    """See, check and get the weights of the models."""
-
-
-@models_group.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def models_list(*, as_json: bool) -> None:
-    """Show every model: role, size, licence, whether it is installed."""
-    from .doctor import weights_report
-
-    rows = weights_report()
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    from .display import weights_table
-
-    _console().print(weights_table(rows))
-
-
-@models_group.command(name="path")
-@click.argument("name", required=False)
-def models_path(name: str | None) -> None:
-    """Show where weight files are looked for, or where model NAME's file lies."""
-    from photokeep_nodes import host, weights
-
-    if name is None:
-        for folder in host.user_model_dirs():
-            click.echo(str(folder))
-        return
-    spec = _spec(name)
-    weights.require([spec])
-    found = weights.status(spec).installed
-    click.echo("" if found is None else str(found.path))
-
-
-@models_group.command(name="verify")
-@click.argument("names", nargs=-1)
-def models_verify(names: Sequence[str]) -> None:
-    """Hash the installed weight files (or those of NAMES) and compare them with the catalogue."""
-    from .display import weights_table
-    from .doctor import weights_report
-
-    wanted = {_spec(name).id for name in names}
-    rows = [row for row in weights_report(check_digests=True) if not wanted or row["id"] in wanted]
-    shown = [row for row in rows if row["state"] != "missing" or row["id"] in wanted]
-    _console().print(weights_table(shown))
-    if any(row["state"] == "corrupt" for row in rows):
-        sys.exit(EXIT_STAGE_FAILED)
-    if any(row["state"] == "missing" and row["id"] in wanted for row in rows):
-        sys.exit(3)
-
-
-@models_group.command(name="get")
-@click.argument("names", nargs=-1, required=True)
-def models_get(names: Sequence[str]) -> None:
-    """Download the weights of NAMES into the first model folder; each is checked against its digest."""
-    from photokeep_nodes import weights
-
-    for name in names:
-        spec = _spec(name)
-        if weights.status(spec).state == "installed":
-            click.echo(f"{spec.title} is installed")
-            continue
-        licence = spec.weights[0].licence
-        click.echo(f"{spec.title}: licence {licence.id}, {licence.url}" + (f"\n{licence.note}" if licence.note else ""))
-        click.echo(str(weights.fetch(spec, progress=sys.stderr.isatty())))
-
-
-def _spec(name: str) -> Any:
-    from difflib import get_close_matches
-
-    from photokeep_nodes.models import catalogue
-
-    known = catalogue()
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
-        raise click.UsageError(f"there is no model {name!r}.{hint}")
-    return known[name]
+photokeep.add_command(models_group)
 
 
 @photokeep.command()
@@ -406,17 +327,7 @@ def doctor(*, as_json: bool) -> None:
         return
     from .display import print_doctor
 
-    print_doctor(_console(), found)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """Where to print for people; in a file or a pipe, lines are long enough for paths to stay whole."""
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = _PIPED_WIDTH
-    return console
+    print_doctor(open_console(), found)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from photokeep_nodes.memory import CudaStretch, PeakSampler, cuda_in_use, cuda_laps
+from photokeep_nodes.peak_memory import CudaStretch, PeakSampler, cuda_in_use, cuda_laps
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -15,11 +15,12 @@ pointers, which copies nothing, and a warm one is forgotten. Two threads that as
 
 The pool is one per process, even where two copies of the pack are loaded. On the CPU hot is warm, nothing kept twice.
 
-How it is built, in ``_vram/``: ``records`` (the data), ``state`` (every change of it), ``queue`` (who may go next),
-``room`` and ``policy`` (who leaves), ``weights`` (the pointer swap), ``device`` (the hardware), ``engine`` and
-``evict`` (waiting and working outside the lock), ``lease``, ``report``, ``fork``; ``guest`` (the program that uses the
-same hardware); ``pressure`` (other processes that do); ``measure``, ``observe``, ``learnt`` and ``keep`` (what calls
-really take, remembered in a file).
+How it is built, in ``_vram/``: ``records`` (the data), ``books`` and ``state`` (every change of it), ``back_off``;
+``queue`` (who may go next); ``room``, ``policy``, ``plan``, ``forecast``, ``foresight`` (who leaves); ``prefetch`` (who
+comes ahead); ``core``, ``bring``, ``engine``, ``evict`` (waiting and working outside the lock); ``ladder`` and
+``failures`` (what is tried when memory runs out); ``placement``; ``weights`` (the pointer swap); ``device`` and
+``pressure`` (the hardware and who else uses it); ``measure``, ``observe``, ``learnt``, ``keep`` (what calls take);
+``guest`` (life inside a host); ``lease``, ``report``, ``fork``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._vram import SHARED_KEY as _SHARED_KEY
 from ._vram import fork
+from ._vram.books import HOST
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
 from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
@@ -47,7 +49,6 @@ from ._vram.policy import Candidate, EvictionPolicy, LruPolicy, PlanAwarePolicy
 from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
-from ._vram.state import HOST
 from .errors import VramError
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ class VramPool(PoolEngine):
             if entry is not None:
                 self._state.drop(entry)
             self._state.sizes.pop(key, None)
-            self._state.failures.pop(key, None)
+            self._state.back_off.forget(key)
         self._work_off()
         return entry is not None
 

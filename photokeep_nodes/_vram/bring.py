@@ -60,7 +60,7 @@ class PoolBringing(PoolCore):
             with self._lock:
                 self._state.counters.failed_loads += 1
                 if loading and not is_out_of_memory(error):  # that is nothing the model could be blamed for
-                    self._state.note_failure(entry.key, grant.failure[1])
+                    self._state.back_off.note(entry.key, grant.failure[1])
             raise
 
     def _bring(self, grant: Grant, resident: Resident, source: ModelSource, patience: Patience) -> None:

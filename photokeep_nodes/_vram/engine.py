@@ -94,7 +94,8 @@ class PoolEngine(PoolBringing):
             with self._lock:
                 if self._closed:
                     raise PoolClosedError("the memory pool was shut down")
-                if (error := self._state.failing(request.sources)) is not None:
+                if (error := self._state.back_off.refusal(source.key for source in request.sources)) is not None:
+                    self._state.counters.refused_loads += 1
                     raise copy_of(error)
                 self._queue.join(waiter)
                 self._state.counters.waits += waiter.grant is None and waiter.error is None
@@ -162,7 +163,7 @@ class PoolEngine(PoolBringing):
             with self._lock:
                 entry = self._state.entries.get(source.key)
                 there = source.key in target.residents or (target.is_host and entry is not None and not entry.blank)
-                if there or source.key in self._state.failures:
+                if there or source.key in self._state.back_off:
                     return False
                 # What the running step has not taken yet stays free for it.
                 kept = max(0, reserve - target.working_bytes) if target is ledger else 0

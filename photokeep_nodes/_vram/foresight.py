@@ -16,9 +16,9 @@ from .records import Entry, Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .books import PoolBooks
     from .records import Ledger, Request
     from .room import Holder
-    from .state import PoolState
 
 HORIZON = 16
 """Steps of the plans that a decision is played through."""
@@ -36,7 +36,7 @@ class Foresight:
         request: what it is made for.
     """
 
-    def __init__(self, state: PoolState, ledger: Ledger, request: Request | None = None) -> None:
+    def __init__(self, state: PoolBooks, ledger: Ledger, request: Request | None = None) -> None:
         self._state = state
         self._ledger = ledger
         self._request = request

@@ -10,7 +10,7 @@ import os
 import weakref
 from typing import Protocol
 
-from ..memory import cuda_in_use
+from ..peak_memory import cuda_in_use
 
 
 class Forkable(Protocol):

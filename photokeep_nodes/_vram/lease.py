@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LeaseReleasedError, VramError
-from .state import HOST
+from .books import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..memory import CudaStretch, PeakSampler
+from ..peak_memory import CudaStretch, PeakSampler
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .books import PoolBooks
     from .records import Ledger, ModelSource
-    from .state import PoolState
 
 
 def choose(
-    state: PoolState, ledgers: Iterable[Ledger], sources: Sequence[ModelSource], working_bytes: int
+    state: PoolBooks, ledgers: Iterable[Ledger], sources: Sequence[ModelSource], working_bytes: int
 ) -> Ledger | None:
     """Choose where ``sources`` run best.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ..memory import resident_bytes
+from ..peak_memory import resident_bytes
 from . import fork
 
 if TYPE_CHECKING:

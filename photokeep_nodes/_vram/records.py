@@ -315,21 +315,6 @@ class Departure:
     spent: Instance | None = None
 
 
-@dataclass(slots=True)
-class Failure:
-    """A model that could not be loaded.
-
-    Attributes:
-        error: what its last load raised.
-        times: how often it failed in a row.
-        retry_at: before this moment of the pool's clock nobody tries again.
-    """
-
-    error: Exception
-    times: int
-    retry_at: float
-
-
 STALL_CAUSES = ("turn", "eviction", "load", "copy", "other_thread")
 """What a lease may have to wait for: others' leases to end, evicted bytes to be free, its models to be read from disk
 or copied to the device, another thread that does so already."""

@@ -2,74 +2,31 @@
 
 `VramPool` holds the lock, does the waiting and the work outside of it, and comes back here to say how it went.
 
-An exception raised out of thin air in the middle of a change (a signal handler's KeyboardInterrupt in the main thread)
-is provided for where that is cheap: taking back a grant may be repeated, and admitting one is undone. Outside the lock,
-where all the time is spent, it may come at any point.
+An exception raised out of thin air in the middle of a change is provided for where that is cheap: taking back a grant
+may be repeated, and admitting one is undone. Signal handlers ask `vram_manager.may_interrupt` first. Outside the lock,
+where all the time is spent, an exception may come at any point.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import VramError
-from .foresight import Foresight
-from .guest import leave
-from .plan import PlanBook
-from .records import Charge, Counters, Departure, Entry, Failure, Flight, Grant, Ledger, Phase, Resident
-from .report import readable, snapshot
-from .room import Holder, evictable, held_bytes, select, sheddable
+from .books import PoolBooks
+from .records import Charge, Departure, Entry, Flight, Grant, Ledger, Phase, Resident
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from .policy import EvictionPolicy
+    import torch
+
     from .records import ModelSource, Request
+    from .room import Holder
     from .weights import Instance, Master
 
-HOST = torch.device("cpu")
 
-YOUNG_S = 1.0
-"""What arrived less than this ago is not evicted for a prefetch: its own transfer would have been for nothing."""
-
-_LONGEST_BACK_OFF_S = 60.0
-
-
-class PoolState:
-    """Entries, ledgers and grants.
-
-    Attributes:
-        ram: the host's ledger, which is also that of leases on the CPU.
-        ledgers: by place; the host's is among them.
-        entries: what may be handed out, by key.
-        detached: dropped entries that a lease still holds or an eviction still empties.
-        grants: the leases that are out.
-        departures: evictions decided on and not begun; whoever has a moment carries them out.
-        sizes: real bytes of every model loaded so far, better than a source's estimate.
-        plans: what jobs under way will need.
-        failures: models that could not be loaded the last time.
-    """
-
-    def __init__(
-        self, lock: threading.Lock, policy: EvictionPolicy, clock: Callable[[], float], ram_bytes: int
-    ) -> None:
-        self.lock = lock
-        self.policy = policy
-        self.clock = clock
-        self.ram = Ledger(HOST, None, ram_bytes)
-        self.ledgers: dict[torch.device, Ledger] = {HOST: self.ram}
-        self.entries: dict[str, Entry] = {}
-        self.detached: set[Entry] = set()
-        self.grants: set[Grant] = set()
-        self.departures: deque[Departure] = deque()
-        self.sizes: dict[str, int] = {}
-        self.plans = PlanBook()
-        self.failures: dict[str, Failure] = {}
-        self.counters = Counters()
-        self.tick = 0
+class PoolState(PoolBooks):
+    """How the books change as leases are granted, models arrive and leases end."""
 
     # -- granting -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +175,7 @@ class PoolState:
         flight, entry.loading = entry.loading, None
         # From here on it is no longer this grant's to give up: RAM may let go of it, and another grant load it anew.
         grant.loads = tuple(each for each in grant.loads if each is not entry)
-        self.failures.pop(entry.key, None)
+        self.back_off.forget(entry.key)
         self.counters.cold_loads += 1
         self.counters.load_s += load_s
         self.counters.foreseen_loads += grant.foreseen
@@ -276,6 +233,27 @@ class PoolState:
             entry.surplus += 1
             self.departures.append(Departure(entry, surplus=instance))
 
+    def finish_departure(self, departure: Departure) -> None:
+        """The bytes are free: stop charging for them."""
+        entry, resident = departure.entry, departure.resident
+        if departure.surplus is not None:
+            entry.surplus -= 1
+            if entry.charge.leaving and not entry.surplus:
+                self.departures.append(Departure(entry))
+            return
+        if resident is not None:
+            self._remove(resident)
+            if resident.instance is not None and departure.home is not None and entry.master is departure.home:
+                self._keep_warm(entry, resident.instance)
+        elif entry.charge.leaving:
+            if (warm := entry.residents.get(self.ram)) is not None:
+                departure.spent = warm.instance  # the module is freed with the departure, outside the lock
+                self._remove(warm)
+            entry.master = None
+            self.ram.charges.discard(entry.charge)
+            entry.charge = Charge()
+        self.tidy(entry)
+
     # -- releasing ----------------------------------------------------------------------------------------------------
 
     def release(self, grant: Grant) -> None:
@@ -319,202 +297,3 @@ class PoolState:
             flight.finish(grant.failure[1])
         else:
             flight.finish(abandoned=True)
-
-    def _remove(self, resident: Resident) -> None:
-        entry, ledger = resident.entry, resident.ledger
-        if entry.residents.get(ledger) is resident:
-            del entry.residents[ledger]
-        if ledger.residents.get(entry.key) is resident:
-            del ledger.residents[entry.key]
-        if not ledger.is_host:
-            ledger.charges.discard(resident.charge)
-        leave(resident)
-
-    # -- leaving ------------------------------------------------------------------------------------------------------
-
-    def victims(
-        self, ledger: Ledger, n_bytes: int, keep: Iterable[str] = (), request: Request | None = None
-    ) -> list[Holder] | None:
-        """Choose what to evict so that ``n_bytes`` more can be promised on ``ledger``; None if there is not enough.
-
-        Args:
-            ledger: where.
-            n_bytes: how much more.
-            keep: keys of what has to stay.
-            request: what the room is made for.
-        """
-        short = ledger.committed_bytes + n_bytes - ledger.budget_bytes
-        if short <= 0:
-            return []
-        holders = evictable(ledger, self.entries.values(), set(keep))
-        return self._select(ledger, holders, short, request)
-
-    def _select(
-        self, ledger: Ledger, holders: Sequence[Holder], n_bytes: int, request: Request | None = None
-    ) -> list[Holder] | None:
-        return select(self.policy, holders, n_bytes, Foresight(self, ledger, request))
-
-    def evict(self, holder: Holder) -> None:
-        """Decide that an unpinned holder leaves; the work is queued as a departure."""
-        if isinstance(holder, Entry):
-            holder.charge.leaving = True
-            for resident in holder.residents.values():
-                resident.master = None  # a hot module is dropped, not demoted, from here on
-                if resident.ledger.is_host:
-                    resident.phase = Phase.LEAVING
-            if not holder.surplus:  # else whoever empties the last of those sees to it
-                self.departures.append(Departure(holder))
-            self.counters.ram_evictions += 1
-        else:
-            holder.phase = Phase.LEAVING
-            holder.charge.leaving = True
-            self.counters.foreseen_wasted += holder.foreseen
-            self.departures.append(Departure(holder.entry, holder, holder.master))
-            self.counters.evictions += 1
-
-    def honour_recall(self, resident: Resident) -> None:
-        """Evict what the host wants gone, unless something still needs it."""
-        holder = resident.entry if resident.ledger.is_host else resident
-        if sheddable(holder):
-            self.evict(holder)
-
-    def finish_departure(self, departure: Departure) -> None:
-        """The bytes are free: stop charging for them."""
-        entry, resident = departure.entry, departure.resident
-        if departure.surplus is not None:
-            entry.surplus -= 1
-            if entry.charge.leaving and not entry.surplus:
-                self.departures.append(Departure(entry))
-            return
-        if resident is not None:
-            self._remove(resident)
-            if resident.instance is not None and departure.home is not None and entry.master is departure.home:
-                self._keep_warm(entry, resident.instance)
-        elif entry.charge.leaving:
-            if (warm := entry.residents.get(self.ram)) is not None:
-                departure.spent = warm.instance  # the module is freed with the departure, outside the lock
-                self._remove(warm)
-            entry.master = None
-            self.ram.charges.discard(entry.charge)
-            entry.charge = Charge()
-        self.tidy(entry)
-
-    def shrink(self, ledger: Ledger, n_bytes: int = 0, keep: Collection[str] = ()) -> int:
-        """Evict until the budget is kept and ``n_bytes`` are freed besides, or nothing idle but ``keep`` is left.
-
-        Returns:
-            Bytes that will be freed.
-        """
-        idle = evictable(ledger, self.entries.values(), keep)
-        over = max(0, ledger.committed_bytes - ledger.budget_bytes)
-        chosen: list[Holder] = []
-        if over + n_bytes > 0:
-            chosen = idle if (some := self._select(ledger, idle, over + n_bytes)) is None else some
-        freed = sum(map(held_bytes, chosen))
-        for holder in chosen:
-            self.evict(holder)
-        ledger.overdrawn = ledger.committed_bytes > ledger.budget_bytes
-        return freed
-
-    def fence(self, ledger: Ledger, reason: str) -> None:
-        """Ask nothing more of a device that failed; what is idle on it goes now, what is leased when its lease ends."""
-        if not ledger.fenced:
-            ledger.fenced = reason
-            self.counters.devices_lost += 1
-            self._clear(ledger)
-
-    def _clear(self, ledger: Ledger) -> None:
-        for resident in evictable(ledger, self.entries.values()):
-            self.evict(resident)
-
-    def available_bytes(self, ledger: Ledger) -> int:
-        """Bytes that could be promised on ``ledger`` if everything idle left it."""
-        if ledger.fenced:
-            return 0
-        idle = sum(map(held_bytes, evictable(ledger, self.entries.values())))
-        return max(0, ledger.budget_bytes - ledger.committed_bytes + idle)
-
-    def drop(self, entry: Entry) -> None:
-        """Forget a model: at once if idle, else when its last lease ends; the next request loads it anew."""
-        entry.stale = True
-        self.tidy(entry)
-
-    def tidy(self, entry: Entry) -> None:
-        """Let go of a stale entry as far as its leases allow, and of an empty one altogether."""
-        if entry.stale and not entry.in_flight and self.entries.get(entry.key) is entry:
-            # Only now: while it is loading, a new request must wait and not load it a second time (I3).
-            del self.entries[entry.key]
-            self.detached.add(entry)
-            for ledger, resident in entry.residents.items():
-                if ledger.residents.get(entry.key) is resident:
-                    del ledger.residents[entry.key]
-        if entry in self.detached and not entry.pinned:
-            self._retire(entry)
-        if entry.blank:
-            self.detached.discard(entry)
-            if self.entries.get(entry.key) is entry:
-                del self.entries[entry.key]
-
-    def _retire(self, entry: Entry) -> None:
-        away = [each for each in entry.residents.values() if not each.ledger.is_host]
-        for resident in away:
-            if resident.phase is Phase.RESIDENT:
-                resident.master = None
-                self.evict(resident)
-        if not away and entry.master is not None and not entry.charge.leaving:
-            self.evict(entry)
-
-    # -- foreseeing ---------------------------------------------------------------------------------------------------
-
-    def use_within(self, entry: Entry, distance: float) -> bool:
-        """Whether a plan needs ``entry`` in at most so many steps."""
-        needed_in = self.plans.next_use(entry.key)
-        return needed_in is not None and needed_in <= distance
-
-    def is_young(self, entry: Entry) -> bool:
-        """Whether it came to an accelerator only just now."""
-        now = self.clock()
-        away = (each for each in entry.residents.values() if not each.ledger.is_host)
-        return any(each.ready and now - each.since < YOUNG_S for each in away)
-
-    # -- failing ------------------------------------------------------------------------------------------------------
-
-    def note_failure(self, key: str, error: Exception) -> None:
-        """A load failed: from the second time on in a row, the next has to wait, each time twice as long."""
-        failure = self.failures.setdefault(key, Failure(error, 0, 0.0))
-        wait_s = min(_LONGEST_BACK_OFF_S, 2.0 ** (failure.times - 1)) if failure.times else 0.0
-        failure.error, failure.times, failure.retry_at = error, failure.times + 1, self.clock() + wait_s
-
-    def failing(self, sources: Sequence[ModelSource]) -> Exception | None:
-        """Return why one of ``sources`` cannot be had for now, or None."""
-        for source in sources:
-            failure = self.failures.get(source.key)
-            if failure is not None and self.clock() < failure.retry_at:
-                self.counters.refused_loads += 1
-                return failure.error
-        return None
-
-    # -- telling ------------------------------------------------------------------------------------------------------
-
-    def size_of(self, source: ModelSource) -> int:
-        """Bytes to reserve for a model that is not loaded."""
-        return self.sizes.get(source.key, source.weight_bytes)
-
-    def report(self) -> dict[str, Any]:
-        """See `snapshot`."""
-        entries, now = [*self.entries.values(), *self.detached], self.clock()
-        report = snapshot(self.ledgers.values(), entries, self.counters, now)
-        report["plans"] = [
-            {"job": plan.job_id, "position": plan.position, "steps": len(plan.steps)}
-            for plan in self.plans.plans.values()
-        ]
-        report["failed"] = [
-            {"key": key, "times": each.times, "retry_in_s": max(0.0, each.retry_at - now), "error": str(each.error)}
-            for key, each in self.failures.items()
-        ]
-        return report
-
-    def complaint(self, ledger: Ledger) -> dict[str, Any]:
-        """Keyword arguments of an error about ``ledger``: the report as a hint and as data."""
-        report = self.report()
-        return {"hint": readable(report, str(ledger.place)), "report": report, "device": str(ledger.place)}

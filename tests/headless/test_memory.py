@@ -15,7 +15,7 @@ import torch
 
 import headless.memory
 from headless.memory import PeakMemory
-from photokeep_nodes import memory
+from photokeep_nodes import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 200 * 2**20
@@ -83,7 +83,7 @@ class Cuda:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.live = True
         self.peaks = [0, 0]
-        monkeypatch.setattr(memory, "cuda_laps", laps := memory.CudaLaps())
+        monkeypatch.setattr(peak_memory, "cuda_laps", laps := peak_memory.CudaLaps())
         monkeypatch.setattr(headless.memory, "cuda_laps", laps)
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: self.live)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -97,7 +97,7 @@ def test_a_stage_keeps_its_peak_though_its_tiles_are_measured_too(monkeypatch):
     cuda.peaks[:] = [999, 0]  # of an earlier stage
     with PeakMemory() as stage:
         cuda.peaks[:] = [50, 3]
-        with memory.CudaStretch(0) as tile:
+        with peak_memory.CudaStretch(0) as tile:
             cuda.peaks[0] = 20
         cuda.peaks[0] = 10
     assert (tile.peak_bytes, stage.peak_bytes) == (20, 53)
@@ -109,7 +109,7 @@ def test_a_stage_that_is_the_first_to_use_cuda_has_its_peak(monkeypatch):
     with PeakMemory() as stage:
         cuda.live = True
         cuda.peaks[:] = [50, 3]
-        with memory.CudaStretch(0):
+        with peak_memory.CudaStretch(0):
             cuda.peaks[0] = 20
     assert stage.peak_bytes == 53
 

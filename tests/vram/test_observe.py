@@ -10,7 +10,7 @@ import pytest
 import torch
 from vram_rig import CPU, GPU, UNIT, Rig, Source
 
-from photokeep_nodes import memory as memory_module
+from photokeep_nodes import peak_memory as memory_module
 from photokeep_nodes._vram import measure
 from photokeep_nodes._vram.learnt import WorkingMemory
 from photokeep_nodes._vram.measure import CallPeak, device_name

@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 
-from photokeep_nodes import memory
-from photokeep_nodes.memory import CudaStretch, PeakSampler, cuda_in_use, cuda_laps, resident_bytes
+from photokeep_nodes import peak_memory as memory
+from photokeep_nodes.peak_memory import CudaStretch, PeakSampler, cuda_in_use, cuda_laps, resident_bytes
 
 
 class Allocator:
