@@ -55,8 +55,9 @@ class ComfyMemory:
         try:
             load = _model_management().load_models_gpu
             patchers = [seat.patcher_on(device) for seat in seats]
-            load(patchers, **_known(load, memory_required=n_bytes, force_full_load=True))
-            return
+            if patchers:  # without any it makes no room
+                load(patchers, **_known(load, memory_required=n_bytes, force_full_load=True))
+                return
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - other versions fail in ways of their own, and so do others' models

@@ -38,7 +38,7 @@ from ._vram.books import HOST
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
 from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
-from ._vram.guest import HostMemory
+from ._vram.guest import HostMemory, ask
 from ._vram.ladder import climb_down
 from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
@@ -259,12 +259,16 @@ class VramPool(PoolEngine):
         yield HOST
 
     def relieve(self, device: torch.device, keep: Collection[str] = ()) -> None:
-        """Give up all that is idle on ``device`` but the models ``keep``, and what its allocator keeps for reuse."""
+        """Give up all that is idle on ``device``, a host's models too, but for the models ``keep``.
+
+        What the device's allocator keeps for reuse goes as well.
+        """
         ledger = self._ledger(device)
         with self._lock:
             self._state.shrink(ledger, ledger.budget_bytes, keep)
         self._work_off()
         gc.collect()  # tensors in reference cycles, such as those of an exception that went through
+        ask(self, ledger, ledger.budget_bytes, keep=keep)
         if ledger.device is not None:
             ledger.device.empty_cache()
         self._reckon(ledger, at_once=True)

@@ -193,6 +193,11 @@ def test_a_host_that_lacks_something_is_asked_for_plain_room(
     memory.admit(CARD, [memory.seat("c", 5, nothing)], 0)
 
 
+def test_room_for_no_model_of_ours_is_plain_room(comfy: Comfy) -> None:
+    ComfyMemory().admit(CARD, [], 3)
+    assert (comfy.asked, comfy.freed) == ([], [(3, "cuda:0")])
+
+
 def test_one_failure_is_not_for_ever(comfy: Comfy) -> None:
     """Moving somebody else's model away may fail too."""
     load_as_it_was = comfy.management.load_models_gpu

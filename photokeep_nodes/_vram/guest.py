@@ -16,7 +16,7 @@ from .records import Phase
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import torch
 
@@ -75,7 +75,9 @@ class Guest(Protocol):
     def _work_off(self) -> None: ...
 
 
-def ask(pool: Guest, ledger: Ledger, n_bytes: int, arriving: Resident | None = None) -> None:
+def ask(
+    pool: Guest, ledger: Ledger, n_bytes: int, arriving: Resident | None = None, keep: Collection[str] = ()
+) -> None:
     """Tell the host what is leased on ``ledger``, and have it make room; nothing where that is not for it to know.
 
     Args:
@@ -83,6 +85,7 @@ def ask(pool: Guest, ledger: Ledger, n_bytes: int, arriving: Resident | None = N
         ledger: of the tier in question.
         n_bytes: about to be used there beside the weights.
         arriving: a resident about to be copied to an accelerator, its real size known.
+        keep: models that are not leased and yet should stay.
     """
     host = pool.host_memory
     if host is None or not host.manages(ledger.place) or not host.may_call_here():
@@ -92,7 +95,8 @@ def ask(pool: Guest, ledger: Ledger, n_bytes: int, arriving: Resident | None = N
         present = [
             each
             for each in ledger.residents.values()
-            if each is arriving or (each.grants if each.seat is not None else each.phase is Phase.RESIDENT)
+            if each is arriving
+            or (each.phase is Phase.RESIDENT if each.seat is None else each.grants or each.entry.key in keep)
         ]
         if not n_bytes and all(each.seat is not None for each in present):
             return

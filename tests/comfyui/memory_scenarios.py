@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import traceback
 import weakref
 from pathlib import Path
@@ -101,17 +102,17 @@ class Rig:
         module.weight = torch.nn.Parameter(torch.rand(units, UNIT // 4, generator=generator))
         return module.eval()
 
-    def lease(self, *models: tuple[str, int], **options: Any) -> Any:
+    def source(self, key: str, units: int) -> Any:
         from photokeep_nodes.vram_manager import ModelSource
 
-        def source(key: str, units: int) -> ModelSource:
-            def load() -> Any:
-                self.loads.append(key)
-                return self.module(key, units)
+        def load() -> Any:
+            self.loads.append(key)
+            return self.module(key, units)
 
-            return ModelSource(key, load, units * UNIT)
+        return ModelSource(key, load, units * UNIT)
 
-        return self.pool.lease([source(*each) for each in models], device=self.place, **options)
+    def lease(self, *models: tuple[str, int], **options: Any) -> Any:
+        return self.pool.lease([self.source(*each) for each in models], device=self.place, **options)
 
     def touch(self, *models: tuple[str, int], **options: Any) -> None:
         """Lease, and see that the weights are what they were when they were made."""
@@ -375,6 +376,41 @@ def another_thread_calls_nothing_of_the_host(rig: Rig) -> None:
         rig.mm.load_models_gpu = load
 
 
+def what_is_brought_ahead_waits_in_ram(rig: Rig) -> None:
+    from photokeep_nodes.vram_manager import PlanStep
+
+    rig.touch(A)
+    with rig.pool.plan("job", [PlanStep((rig.source(*each),), rig.place) for each in (A, B, C)]) as plan:
+        deadline = time.monotonic() + 20
+        while sorted(rig.loads) != ["a", "b", "c"]:
+            assert time.monotonic() < deadline, rig.loads
+            time.sleep(0.01)
+        assert rig.listed() == {"a": 30}
+        assert rig.gpu.bytes_copied == 30 * UNIT
+        for position, each in enumerate((A, B, C)):
+            plan.reach(position)
+            rig.touch(each)
+    assert sorted(rig.loads) == ["a", "b", "c"]
+    assert rig.listed() == {"a": 30, "b": 20, "c": 10}
+
+
+def the_ladder_asks_the_host_for_all_it_can_spare(rig: Rig) -> None:
+    theirs = rig.hosts_own(40)
+    rig.mm.load_models_gpu([theirs])
+    rig.touch(A)
+    rig.touch(B)
+    assert theirs.loaded_size() == 40 * UNIT
+    rig.pool.relieve(rig.place, keep=["a"])
+    rig.agree()
+    assert theirs.loaded_size() == 0
+    assert rig.hot() == {"a": 30}
+    assert rig.listed() == {"a": 30}
+    rig.mm.load_models_gpu([theirs])
+    rig.pool.relieve(rig.place)
+    rig.agree()
+    assert (theirs.loaded_size(), rig.listed()) == (0, {}), "also where nothing of ours is to stay"
+
+
 def a_failed_copy_leaves_nothing_in_the_list(rig: Rig) -> None:
     from photokeep_nodes.errors import VramError
 
@@ -443,8 +479,8 @@ def a_second_copy_of_the_pack_shares_the_list(rig: Rig) -> None:
     sys.modules["second_copy"] = importlib.util.module_from_spec(spec)
     theirs = importlib.import_module("second_copy.inference")
     assert theirs._HOST_MEMORY is not inference._HOST_MEMORY
-    pool = inference._pool(rig.place.__class__("cpu"))
-    assert theirs._pool(rig.place.__class__("cpu")) is pool
+    pool = inference._pool()
+    assert theirs._pool() is pool
     assert pool.host_memory is inference._HOST_MEMORY
     pool.set_budget(rig.place, 100 * UNIT)
     pool._open_device = {rig.place: rig.gpu}.__getitem__
@@ -452,7 +488,7 @@ def a_second_copy_of_the_pack_shares_the_list(rig: Rig) -> None:
     rig.pool = pool
     rig.touch(A)
     source = sys.modules["second_copy.vram_manager"].ModelSource("a", lambda: None, 0)
-    with theirs._pool(rig.place.__class__("cpu")).lease(source, device=rig.place, working_bytes=UNIT):
+    with theirs._pool().lease(source, device=rig.place, working_bytes=UNIT):
         assert rig.listed() == {"a": 30}
     rig.agree()
     assert vram_manager.shared_pool() is pool

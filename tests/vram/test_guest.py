@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from photokeep_nodes._vram import device as vram_device
 from photokeep_nodes._vram import engine, guest
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
-from photokeep_nodes.vram_manager import ModelSource, VramPool
+from photokeep_nodes.vram_manager import ModelSource, PlanStep, VramPool
 
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
@@ -188,6 +189,30 @@ def test_a_host_that_interrupts_leaves_nothing_behind():
         with pytest.raises(Interrupt):
             rig.touch(key, working_bytes=UNIT)
     assert rig.states() == {"a": "hot", "bb": "warm"}
+    assert rig.agree()
+
+
+def test_a_host_gives_up_what_is_idle_when_a_call_ran_out_of_memory():
+    rig = Rig()
+    rig.touch("aa")
+    rig.touch("b")
+    rig.host.during = lambda: rig.host.free("b")
+    rig.pool.relieve(GPU, keep=["aa"])
+    assert rig.host.calls[-1][:3] == ("cuda:0", ["aa"], 100)
+    assert rig.states() == {"aa": "hot", "b": "warm"}
+    assert rig.agree()
+
+
+def test_what_is_brought_ahead_of_its_use_stays_off_the_hosts_device():
+    rig = Rig()
+    with rig.pool.plan("job", [PlanStep((rig.source("aa"),), GPU)]):
+        deadline = time.monotonic() + 20
+        while rig.states() != {"aa": "warm"}:
+            assert time.monotonic() < deadline, rig.states()
+            time.sleep(0.01)
+        rig.touch("b")
+    assert rig.host.known() == {"b": 1}
+    assert rig.gpu.bytes_copied == UNIT
     assert rig.agree()
 
 
