@@ -62,8 +62,13 @@ def report(figures: Sequence[Figure], json_path: Path | str | None = None) -> No
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if json_path is not None:
-        data = {"figures": [asdict(figure) for figure in figures], "machine": machine()}
-        Path(json_path).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        save(figures, json_path)
+
+
+def save(figures: Sequence[Figure], json_path: Path | str) -> None:
+    """Write the figures to a file."""
+    data = {"figures": [asdict(figure) for figure in figures], "machine": machine()}
+    Path(json_path).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _row(figure: Figure) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
     python bench/vram_leases.py [--operations 1000000] [--swaps 10000] [--json FILE]
 
-The accelerator is simulated, so the figures are the pool's own work and need no GPU; where it says so its bus takes real
-time. A duplicate is a load of a model that another thread loads at that moment, or whose weights are still in RAM; the
-sources find out by themselves, without looking into the pool.
+The accelerator is simulated, so the figures are the pool's own work and need no GPU; for the prefetch its bus takes
+real time. A duplicate is a load of a model that another thread loads at that moment, or whose weights are still in RAM;
+the sources find out by themselves, without looking into the pool.
 """
 
 from __future__ import annotations
@@ -320,16 +320,15 @@ class SlowBus(SimulatedDevice):
         time.sleep(source.nbytes() / self._bytes_per_s)
 
 
-def stall_s(copy_s: float, compute_s: float, rounds: int, *, planned: bool) -> float:
-    """Time that a job of ``rounds`` steps waits for weights, but for its first step.
-
-    Four warm models take turns, of which two fit on the device.
+def stalls(copy_s: float, compute_s: float, rounds: int) -> tuple[float, float]:
+    """Run a job with a plan: four warm models take turns, of which two fit on the device.
 
     Args:
         copy_s: what the copy of one takes.
         compute_s: what a step computes.
         rounds: steps.
-        planned: whether the pool is told the steps.
+    Returns:
+        Seconds that the steps after the first waited for weights, and seconds that the bus was busy for them.
     """
     sources = [source(key, 8, MIB // 8) for key in "abcd"]
     device = SlowBus(2 * MIB, MIB / copy_s)
@@ -339,11 +338,9 @@ def stall_s(copy_s: float, compute_s: float, rounds: int, *, planned: bool) -> f
             pass
     order = [sources[number % 4] for number in range(rounds)]
     waited = 0.0
-    told = [PlanStep((each,), DEVICE) for each in order] if planned else []
-    with pool.plan("bench", told) as plan:
+    with pool.plan("bench", [PlanStep((each,), DEVICE) for each in order]) as plan:
         for index, each in enumerate(order):
-            if planned:
-                plan.reach(index)
+            plan.reach(index)
             started = time.perf_counter()
             with pool.lease(each, device=DEVICE):
                 if index:
@@ -351,13 +348,13 @@ def stall_s(copy_s: float, compute_s: float, rounds: int, *, planned: bool) -> f
                 time.sleep(compute_s)
     if not pool.close():
         raise VramError("the pool did not close")
-    return waited
+    return waited, (device.bytes_copied / MIB - 1) * copy_s
 
 
 def hidden_share(copy_s: float, compute_s: float, rounds: int) -> float:
-    """Share of the transfers that a plan hides behind the computations, against the same job without one."""
-    alone = stall_s(copy_s, compute_s, rounds, planned=False)
-    return 1 - stall_s(copy_s, compute_s, rounds, planned=True) / alone
+    """Share of the transfers that a plan hides behind the computations."""
+    waited, busy = stalls(copy_s, compute_s, rounds)
+    return 1 - waited / busy
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Prefetcher:
         self._woken = False
         self._stopping = False
         self._holds = 0
+        self._process = os.getpid()
         _all.add(self)
 
     @property
@@ -41,7 +43,12 @@ class Prefetcher:
         return self._thread is not None
 
     def wake(self) -> None:
-        """Say that there may be something to do: a plan began, moved on or ended, or room came free."""
+        """Say that there may be something to do: a plan began, moved on or ended, or room came free.
+
+        What the thread itself frees is no news: else it would try for ever, without a pause, what has just failed.
+        """
+        if threading.current_thread() is self._thread:
+            return
         with self._changed:
             self._woken = True
             self._changed.notify_all()
@@ -79,7 +86,7 @@ class Prefetcher:
             try:
                 while not self._stopping and not self._holds and self._work():
                     pass
-            except Exception:  # noqa: BLE001 - nobody is there to be told, and the thread has to go on
+            except BaseException:  # noqa: BLE001 - nobody is there to be told (a host's interrupt, of another job): go on
                 _log.exception("a model could not be brought ahead of its use")
 
     def _await_work(self) -> bool:
@@ -101,4 +108,6 @@ _all: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
 def _stop_all() -> None:
     # A daemon thread inside torch while the interpreter is taken down can crash the process.
     for prefetcher in tuple(_all):
-        prefetcher.stop(_EXIT_S)
+        # A forked child has no thread of its parent's, and may have one of its locks, held for ever.
+        if prefetcher._process == os.getpid():
+            prefetcher.stop(_EXIT_S)

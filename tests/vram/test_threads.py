@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from photokeep_nodes import vram_manager
-from photokeep_nodes._vram import bring, core, engine, lease, weights
+from photokeep_nodes._vram import bring, core, engine, lease, prefetch, weights
 from photokeep_nodes._vram.queue import BYPASS_LIMIT
 from photokeep_nodes._vram.records import Ledger, Request, Waiter
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
@@ -29,7 +29,7 @@ from photokeep_nodes.errors import (
     VramError,
     WeightsMissingError,
 )
-from photokeep_nodes.vram_manager import ModelSource, VramPool
+from photokeep_nodes.vram_manager import ModelSource, PlanStep, VramPool
 
 GPU = torch.device("cuda", 0)
 OTHER = torch.device("cuda", 1)
@@ -780,3 +780,42 @@ def test_a_forked_child_may_use_a_device_its_parent_did_not(monkeypatch):  # I12
     with space.lock:
         assert in_child(check) == "a"
     assert shared.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_child_forked_beside_a_plan_and_its_prefetch_starts_clean(busy):  # I12
+    pool, gpu = new_pool(4)
+    a, b = Source("a"), Source("b", held=True)
+    ahead, threads = pool._prefetcher, ThreadPoolExecutor(1)
+
+    def check() -> str:
+        if pool._prefetcher.alive or pool.stats()["plans"] or pool.stats()["models"]:
+            return "the child owns something"
+        plan.__exit__(None, None, None)  # the with statement the child is in; it means nothing here
+        b.may_end.set()
+        b._busy = threading.Lock()
+        own = Source("c")
+        with pool.plan("job", [PlanStep((a,), CPU), PlanStep((own,), CPU)]):
+            touch(pool, a, device=CPU)
+            until(lambda: own.loads == 1)
+            touch(pool, own, device=CPU)
+        if audit(pool) or not pool.close(LONG_S):
+            return "the child's pool is not sound"
+        prefetch._stop_all()  # as at the end of the process
+        return "clean"
+
+    with pool.plan("job", [PlanStep((a,), GPU), PlanStep((b,), GPU)]) as plan:
+        touch(pool, a)
+        assert b.began.wait(LONG_S), "the prefetch is in the middle of a load"
+        with ExitStack() as stack:
+            if busy:  # another thread, which the child does not have, is about to sleep
+                threads.submit(ahead._changed.acquire).result(LONG_S)
+                stack.callback(lambda: threads.submit(ahead._changed.release).result(LONG_S))
+            assert in_child(check) == "clean"
+        b.may_end.set()
+        touch(pool, b)
+    threads.shutdown()
+    assert (a.loads, b.loads) == (1, 1)
+    assert pool.close(LONG_S)
+    assert gpu.live_bytes == 0
