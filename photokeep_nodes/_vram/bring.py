@@ -37,6 +37,7 @@ class PoolBringing(PoolCore):
         with self._lock:
             self._state.counters.joined_loads += not flight.done
         while True:
+            self._collect_lost()  # whoever was bringing it may have been interrupted, and only its lease's end tells
             with self._lock:
                 if flight.abandoned:
                     raise AskAgainError

@@ -18,7 +18,7 @@ from torch import nn
 
 from photokeep_nodes import vram_manager
 from photokeep_nodes._vram import bring, core, engine, lease, prefetch, weights
-from photokeep_nodes._vram.queue import BYPASS_LIMIT
+from photokeep_nodes._vram.queue import BYPASS_LIMIT, Patience
 from photokeep_nodes._vram.records import Ledger, Request, Waiter
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
 from photokeep_nodes.errors import (
@@ -556,6 +556,20 @@ def test_failures_at_random_leave_nothing_behind(threads):  # I6
     assert not any(source.overlapped for source in models)
     assert pool.close()
     assert gpu.live_bytes == 0
+
+
+def test_who_waits_for_a_lease_that_is_lost_while_it_brings_takes_over(threads):  # I7
+    pool, _ = new_pool(4)
+    a = Source("a")
+    lost = pool.lease(a, device=GPU)
+    request = Request((a,), pool._ledger(GPU), 0, threading.current_thread())
+    pool._await_turn(lost, request, next(pool._tickets), Patience(lost, time.monotonic))  # and then nothing is brought
+    future = threads.submit(touch, pool, a)
+    until(lambda: pool.stats()["counters"]["joined_loads"] == 1)
+    del lost
+    assert future.result(LONG_S) == "a"
+    assert pool.stats()["counters"]["lost_leases"] == 1
+    assert audit(pool) == []
 
 
 # -- priority ---------------------------------------------------------------------------------------------------------
