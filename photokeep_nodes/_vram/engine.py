@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import PoolClosedError, VramError
 from .bring import PoolBringing
 from .lease import Lease, copy_of
+from .plan import PROMOTE_AHEAD
 from .prefetch import Prefetcher
 from .queue import AskAgainError, Patience
 from .records import Grant, Request, Waiter
@@ -159,7 +160,8 @@ class PoolEngine(PoolBringing):
         # A host that manages the device is called by its own threads only, so nothing is promoted behind its back.
         host = self.host_memory
         kept_out = host is not None and host.manages(ledger.place) and not host.may_call_here()
-        for target in dict.fromkeys((self._state.ram,) if kept_out else (ledger, self._state.ram)):
+        near = distance - 1 <= PROMOTE_AHEAD and not kept_out
+        for target in dict.fromkeys((ledger, self._state.ram) if near else (self._state.ram,)):
             with self._lock:
                 entry = self._state.entries.get(source.key)
                 there = source.key in target.residents or (target.is_host and entry is not None and not entry.blank)

@@ -160,6 +160,11 @@ class AdmissionQueue:
             each for each, n_bytes in needs.items() if each.committed_bytes + n_bytes > each.budget_bytes
         )
         nested = any(grant.thread is request.thread for grant in state.grants)
+        rivals = [other for other in blocked if other.waits_for & needs.keys()]
+        # Before anything is chosen to leave: a policy takes its time, and a blocked queue is looked through often.
+        if rivals and not nested and (waiter.waits_for or any(rival.bypassed >= BYPASS_LIMIT for rival in rivals)):
+            waiter.waits_for |= frozenset().union(*(rival.waits_for & needs.keys() for rival in rivals))
+            return False
         victims = self._victims(request, needs)
         if victims is None:
             if nested:
@@ -169,10 +174,6 @@ class AdmissionQueue:
                 )
             if not state.grants:
                 raise self._exhausted(request, request.ledger, needs[request.ledger])  # nobody to wait for
-            return False
-        rivals = [other for other in blocked if other.waits_for & needs.keys()]
-        if rivals and not nested and (victims or any(rival.bypassed >= BYPASS_LIMIT for rival in rivals)):
-            waiter.waits_for |= frozenset().union(*(rival.waits_for & needs.keys() for rival in rivals))
             return False
         for rival in rivals:
             rival.bypassed += 1

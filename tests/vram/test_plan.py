@@ -155,6 +155,17 @@ def test_what_does_not_fit_on_the_device_is_brought_into_ram():
     assert audit(rig.pool) == []
 
 
+def test_what_is_needed_much_later_is_brought_into_ram_only():
+    rig, models = Rig(20), [Source(key) for key in "abcdefghijk"]
+    with by_hand(rig, *((model,) for model in models)) as plan:
+        assert bring_all(rig) == 9, "the step in hand and eight more"
+        assert rig.states() == dict.fromkeys("abc", "hot") | dict.fromkeys("defghi", "warm")
+        plan.reach(2)
+        bring_all(rig)
+        assert rig.states() == dict.fromkeys("abcde", "hot") | dict.fromkeys("fghijk", "warm")
+    assert all(model.loads == 1 for model in models)
+
+
 def test_nothing_that_is_needed_sooner_leaves_for_it():
     rig = Rig(4, clock=iter(range(0, 10**6, 100)).__next__)
     a, b, c, idle = Source("a", 2), Source("b", 2), Source("c", 2), Source("idle", 2)
