@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SmallestFirst:
     """InvokeAI's model cache: what is idle leaves in order of size, until there is room."""
 
-    def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
+    def choose(self, candidates: Sequence[Candidate], need_bytes: int, _outlook: object) -> Sequence[Candidate]:
         """See `EvictionPolicy`."""
         return _until(sorted(candidates, key=lambda each: (each.n_bytes, each.key)), need_bytes)
 
@@ -24,7 +24,7 @@ class SmallestFirst:
 class SmallestSum:
     """The ComponentsManager of diffusers: the subset that covers the need with the fewest bytes."""
 
-    def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
+    def choose(self, candidates: Sequence[Candidate], need_bytes: int, _outlook: object) -> Sequence[Candidate]:
         """See `EvictionPolicy`."""
         return cheapest_cover(candidates, [each.n_bytes for each in candidates], need_bytes)
 
@@ -46,7 +46,7 @@ class Gdsf:
             self._uses[key] += 1
             self._priority[key] = self._inflation + self._uses[key]
 
-    def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
+    def choose(self, candidates: Sequence[Candidate], need_bytes: int, _outlook: object) -> Sequence[Candidate]:
         """See `EvictionPolicy`."""
         chosen = _until(sorted(candidates, key=lambda each: (self._priority[each.key], each.key)), need_bytes)
         self._inflation = max((self._priority[each.key] for each in chosen), default=self._inflation)

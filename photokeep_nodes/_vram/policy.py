@@ -79,22 +79,35 @@ class Outlook:
     working_bytes: int = 0
 
 
+NOTHING_KNOWN = Outlook()
+
+
 class EvictionPolicy(Protocol):
     """Chooses what to evict.
 
-    Called under the pool's lock: it must neither block nor call the pool. A policy that also has a method
-    ``choose_ahead(candidates, need_bytes, outlook)`` is called by that one and told what may come.
+    Called under the pool's lock: it must neither block nor call the pool.
     """
 
-    def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
-        """Pick candidates worth at least ``need_bytes``; fewer or none where they cannot give that much."""
+    def choose(
+        self, candidates: Sequence[Candidate], need_bytes: int, outlook: Outlook = NOTHING_KNOWN
+    ) -> Sequence[Candidate]:
+        """Pick candidates worth at least ``need_bytes``; fewer or none where they cannot give that much.
+
+        Args:
+            candidates: what may be evicted.
+            need_bytes: what has to come free.
+            outlook: what may come.
+        """
 
 
 class LruPolicy:
     """Least recently used first, sparing what turns out not to be needed."""
 
-    def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
+    def choose(
+        self, candidates: Sequence[Candidate], need_bytes: int, outlook: Outlook = NOTHING_KNOWN
+    ) -> Sequence[Candidate]:
         """See `EvictionPolicy`."""
+        del outlook  # the past is all it goes by
         return _in_order(sorted(candidates, key=lambda each: (each.last_used, each.key)), need_bytes)
 
 
@@ -107,22 +120,11 @@ class PlanAwarePolicy:
     evicting what is needed last, and the one that costs least is taken.
     """
 
-    def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
-        """Pick the subset that covers ``need_bytes`` at the lowest price; see `EvictionPolicy`."""
-        if all(each.next_use is None for each in candidates):
-            return LruPolicy().choose(candidates, need_bytes)
-        prices = _prices(candidates)
-        return cheapest_cover(candidates, [prices[each] for each in candidates], need_bytes)
-
-    def choose_ahead(self, candidates: Sequence[Candidate], need_bytes: int, outlook: Outlook) -> Sequence[Candidate]:
-        """Like `choose`, knowing what may come.
-
-        Args:
-            candidates: as for `choose`.
-            need_bytes: as for `choose`.
-            outlook: without a future in it this is `choose`.
-        """
-        first = self.choose(candidates, need_bytes)
+    def choose(
+        self, candidates: Sequence[Candidate], need_bytes: int, outlook: Outlook = NOTHING_KNOWN
+    ) -> Sequence[Candidate]:
+        """See `EvictionPolicy`. With no future in the outlook: the subset that covers the need at the lowest price."""
+        first = _cheapest(candidates, need_bytes)
         if not first or len(candidates) == 1 or not outlook.futures:
             return first
         options = _options(candidates, need_bytes, first)
@@ -143,6 +145,13 @@ class PlanAwarePolicy:
 
         plain = costs(options[0])  # the least recently used
         return max(options, key=lambda option: _sure_gain(plain, costs(option), weights))
+
+
+def _cheapest(candidates: Sequence[Candidate], need_bytes: int) -> Sequence[Candidate]:
+    if all(each.next_use is None for each in candidates):
+        return LruPolicy().choose(candidates, need_bytes)
+    prices = _prices(candidates)
+    return cheapest_cover(candidates, [prices[each] for each in candidates], need_bytes)
 
 
 def _options(candidates: Sequence[Candidate], need_bytes: int, first: Sequence[Candidate]) -> list[Sequence[Candidate]]:

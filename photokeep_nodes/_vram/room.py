@@ -58,10 +58,6 @@ def select(
         return None  # as for everyone in a queue: no need to look ahead for that
     by_candidate = {foresight.candidate(holder): holder for holder in holders}
     candidates = tuple(by_candidate)
-    choose_ahead = getattr(policy, "choose_ahead", None)
-    if choose_ahead is None:
-        wanted = dict.fromkeys(policy.choose(candidates, need_bytes))
-    else:
-        wanted = dict.fromkeys(choose_ahead(candidates, need_bytes, foresight.outlook(candidates)))
+    wanted = dict.fromkeys(policy.choose(candidates, need_bytes, foresight.outlook(candidates)))
     chosen = [by_candidate[each] for each in wanted if each in by_candidate]
     return chosen if sum(map(held_bytes, chosen)) >= need_bytes else None

@@ -21,10 +21,10 @@ LOAD_S = 3.0
 class Spy(PlanAwarePolicy):
     """Keeps what it was told last."""
 
-    def choose_ahead(self, candidates, need_bytes, outlook):
+    def choose(self, candidates, need_bytes, outlook):
         self.told = {each.key: each for each in candidates}
         self.outlook = outlook
-        return super().choose_ahead(candidates, need_bytes, outlook)
+        return super().choose(candidates, need_bytes, outlook)
 
     @property
     def futures(self) -> list[str]:

@@ -74,7 +74,7 @@ def test_the_need_is_covered_where_it_can_be_and_nothing_leaves_needlessly(candi
     for choose in (
         LruPolicy().choose,
         PlanAwarePolicy().choose,
-        lambda these, bytes_: PlanAwarePolicy().choose_ahead(these, bytes_, outlook),
+        lambda these, bytes_: PlanAwarePolicy().choose(these, bytes_, outlook),
     ):
         chosen = choose(candidates, need)
         freed = sum(each.n_bytes for each in chosen)
@@ -90,7 +90,7 @@ def test_the_need_is_covered_where_it_can_be_and_nothing_leaves_needlessly(candi
 def test_where_nothing_is_known_the_least_recently_used_leaves(candidates, need):
     unknown = [idle(each.key, each.n_bytes, each.last_used) for each in candidates]
     assert PlanAwarePolicy().choose(unknown, need) == LruPolicy().choose(unknown, need)
-    assert PlanAwarePolicy().choose_ahead(unknown, need, Outlook()) == LruPolicy().choose(unknown, need)
+    assert PlanAwarePolicy().choose(unknown, need, Outlook()) == LruPolicy().choose(unknown, need)
 
 
 def test_lru_takes_the_oldest_and_spares_what_a_later_victim_makes_needless():
@@ -169,7 +169,7 @@ def test_one_large_model_leaves_where_that_saves_evicting_small_ones_at_the_next
     policy = PlanAwarePolicy()
     assert keys(policy.choose(candidates, 1)) == "d", "the cheapest by itself"
     outlook = Outlook([(1.0, arrivals("yzbcdyzbcd", sizes))], {"x": 1})
-    assert keys(policy.choose_ahead(candidates, 1, outlook)) == "a"
+    assert keys(policy.choose(candidates, 1, outlook)) == "a"
 
 
 def test_working_memory_counts_in_what_is_played_through():
@@ -177,9 +177,9 @@ def test_working_memory_counts_in_what_is_played_through():
     sizes = {"a": 4, "b": 4, "n": 4}
     candidates = [idle("a", 4, 2, 1.0), idle("b", 4, 1, 2.0)]
     free_anyway = Outlook([(1.0, arrivals("ab", sizes))], {"n": 4}, working_bytes=4)
-    assert keys(PlanAwarePolicy().choose_ahead(candidates, 4, free_anyway)) == "b"
+    assert keys(PlanAwarePolicy().choose(candidates, 4, free_anyway)) == "b"
     wide = Outlook([(1.0, [*arrivals("a", sizes, 8), *arrivals("b", sizes)])], {"n": 4}, working_bytes=4)
-    assert keys(PlanAwarePolicy().choose_ahead(candidates, 4, wide)) == "b"
+    assert keys(PlanAwarePolicy().choose(candidates, 4, wide)) == "b"
 
 
 @pytest.mark.parametrize("need", [0, 4, 8])
@@ -187,8 +187,8 @@ def test_there_may_be_nothing_to_play_through(need):
     candidates = [idle("a", 4, 1, 3.0), idle("b", 4, 2, 6.0)]
     outlook = Outlook([(1.0, arrivals("ab", {"a": 4, "b": 4}))])
     policy = PlanAwarePolicy()
-    assert keys(policy.choose_ahead(candidates, need, outlook)) == {0: "", 4: "b", 8: "ab"}[need]
-    assert keys(policy.choose_ahead(candidates[:1], 4, outlook)) == "a"
+    assert keys(policy.choose(candidates, need, outlook)) == {0: "", 4: "b", 8: "ab"}[need]
+    assert keys(policy.choose(candidates[:1], 4, outlook)) == "a"
 
 
 def test_a_guess_is_followed_only_where_most_futures_agree():
@@ -197,6 +197,6 @@ def test_a_guess_is_followed_only_where_most_futures_agree():
     a_first = arrivals("a", sizes)
     nothing: list[Arrival] = []
     policy = PlanAwarePolicy()
-    assert keys(policy.choose_ahead(candidates, 4, Outlook([(1.0, a_first)]))) == "b"
+    assert keys(policy.choose(candidates, 4, Outlook([(1.0, a_first)]))) == "b"
     doubtful = Outlook([(0.1, a_first), (0.9, nothing)])
-    assert keys(policy.choose_ahead(candidates, 4, doubtful)) == "a"
+    assert keys(policy.choose(candidates, 4, doubtful)) == "a"

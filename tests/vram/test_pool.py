@@ -272,7 +272,7 @@ def test_trimming_one_device_leaves_the_others_alone():
 
 def test_a_policy_decides_who_leaves():
     class MostRecent:
-        def choose(self, candidates, need_bytes):
+        def choose(self, candidates, need_bytes, outlook):
             seen.extend(candidates)
             return sorted(candidates, key=lambda each: -each.last_used)[:1]
 
@@ -286,7 +286,7 @@ def test_a_policy_decides_who_leaves():
 
 def test_a_policy_that_gives_too_little_cannot_hang_a_request():
     class Miser:
-        def choose(self, candidates, need_bytes):
+        def choose(self, candidates, need_bytes, outlook):
             return ()
 
     rig = Rig(2, policy=Miser())
