@@ -192,10 +192,10 @@ class PoolBooks:
         return needed_in is not None and needed_in <= distance
 
     def is_young(self, entry: Entry) -> bool:
-        """Whether it came to an accelerator only just now."""
-        now = self.clock()
+        """Whether it came to an accelerator only just now, and for more than a plan's step that used it and is over."""
+        now, planned = self.clock(), self.plans.mentions(entry.key)
         away = (each for each in entry.residents.values() if not each.ledger.is_host)
-        return any(each.ready and now - each.since < YOUNG_S for each in away)
+        return any(each.ready and now - each.since < YOUNG_S and (each.foreseen or not planned) for each in away)
 
     # -- telling ------------------------------------------------------------------------------------------------------
 

@@ -111,6 +111,10 @@ class Plan:
         index = bisect_left(uses, self.position)
         return uses[index] - self.position + 1 if index < len(uses) else inf
 
+    def mentions(self, key: str) -> bool:
+        """Whether any step needs ``key``, be it over or not."""
+        return key in self._uses
+
     def ahead(self) -> Iterator[tuple[int, PlanStep]]:
         """The step in hand and the next ones, with their distance as `next_use` counts it."""
         yield from enumerate(self.steps[self.position : self.position + LOOKAHEAD + 1], start=1)
@@ -131,6 +135,10 @@ class PlanBook:
         if not self.plans:
             return None
         return min(plan.next_use(key) for plan in self.plans.values())
+
+    def mentions(self, key: str) -> bool:
+        """Whether a plan says when ``key`` is needed, be it no longer."""
+        return any(plan.mentions(key) for plan in tuple(self.plans.values()))
 
     def ahead(self) -> list[tuple[int, PlanStep, ModelSource, Plan]]:
         """What the plans will need, soonest first."""

@@ -188,6 +188,19 @@ def test_what_came_only_just_now_does_not_leave_for_it():
         assert rig.states() == {"a": "hot", "b": "warm"}
 
 
+def test_what_the_plan_has_used_leaves_for_it_however_short_its_step_was():
+    rig, a, b, c = Rig(4, clock=lambda: 0.0), Source("a", 2), Source("b", 2), Source("c", 2)
+    with by_hand(rig, (a,), (b,), (c,)) as plan:
+        bring_all(rig)
+        assert rig.states() == {"a": "hot", "b": "hot", "c": "warm"}
+        rig.touch(a)
+        plan.reach(1)
+        assert bring_all(rig) == 1
+        assert rig.states() == {"a": "warm", "b": "hot", "c": "hot"}
+    with by_hand(rig, (a,)):
+        assert bring_all(rig) == 0, "c was brought and not used yet"
+
+
 def test_the_memory_that_the_step_in_hand_will_ask_for_stays_free():
     rig, a, b = Rig(5), Source("a"), Source("b")
     with by_hand(rig, (a,), (b,), working=3):
