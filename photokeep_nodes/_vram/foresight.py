@@ -52,9 +52,12 @@ class Foresight:
         return Candidate(entry.key, n_bytes, holder.last_used, warm, entry.load_s, next_use, restore_s)
 
     def next_use(self, key: str) -> float | None:
-        """In how many leases ``key`` is expected; infinity where a plan does without it, None if nothing is known."""
+        """In how many leases ``key`` is expected; infinity where a plan is done with it, None if nothing is known.
+
+        One job's plan says nothing of the models that another one, without a plan, uses meanwhile.
+        """
         planned = self._state.plans.next_use(key)
-        if planned is not None:
+        if planned is not None and self._state.plans.mentions(key):
             return planned
         guesses = (forecast.next_use(key) for forecast in self._forecasts)
         return min((guess for guess in guesses if guess is not None), default=None)

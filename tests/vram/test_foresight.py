@@ -112,12 +112,13 @@ def test_plans_of_several_jobs_are_one_future_and_other_devices_have_their_own()
     assert desk.policy.told["a"].next_use == 1
 
 
-def test_what_no_plan_needs_is_needed_never():
+def test_what_a_plan_is_done_with_is_needed_never_and_of_the_rest_it_says_nothing():
     desk = Desk()
     desk.use("abc")
-    with desk.pool.plan("job", desk.steps("d"), prefetch=False):
+    with desk.pool.plan("job", desk.steps("ad"), prefetch=False) as plan:
+        plan.reach(1)
         desk.use("d")
-    assert {each.next_use for each in desk.policy.told.values()} == {math.inf}
+    assert {key: each.next_use for key, each in desk.policy.told.items()} == {"a": math.inf, "b": None, "c": None}
 
 
 def test_ram_foresees_by_what_was_leased_anywhere():
