@@ -135,7 +135,7 @@ class PoolBringing(PoolCore):
         with patience.stalled("eviction"):
             self._fund(grant)
         with self._lock:
-            self._state.land_load(grant, entry, master, instance, self._clock() - started)
+            self._state.land_load(grant, entry, flight, master, instance, self._clock() - started)
             self._queue.advance()  # here too, on the host
 
     def _promote(self, resident: Resident, master: Master) -> None:

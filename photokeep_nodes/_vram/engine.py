@@ -58,15 +58,14 @@ class PoolEngine(PoolBringing):
         self._collect_lost()  # before the queue decides: for a lost lease of this thread it would be a nested request
         try:
             while True:
+                with patience.stalled("turn"):
+                    grant = self._await_turn(lease, request, ticket, patience)
                 try:
-                    with patience.stalled("turn"):
-                        grant = self._await_turn(lease, request, ticket, patience)
                     self._deliver(grant, sources, patience)
                     break
                 except AskAgainError:
-                    if lease._grant is not None:
-                        self._leave(lease._grant)
-                        lease._grant = None
+                    self._leave(grant)
+                    lease._grant = None
         finally:
             with self._lock:
                 self._state.counters.stall_s += self._clock() - started

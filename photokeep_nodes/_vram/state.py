@@ -168,11 +168,13 @@ class PoolState(PoolBooks):
 
     # -- arriving -----------------------------------------------------------------------------------------------------
 
-    def land_load(self, grant: Grant, entry: Entry, master: Master, instance: Instance, load_s: float) -> None:
-        """A cold model is in RAM now."""
+    def land_load(
+        self, grant: Grant, entry: Entry, flight: Flight, master: Master, instance: Instance, load_s: float
+    ) -> None:
+        """A cold model is in RAM now, and ``flight``, its load, over."""
         entry.master, entry.load_s = master, load_s
         self.ram.measure(master.n_bytes, load_s)
-        flight, entry.loading = entry.loading, None
+        entry.loading = None
         # From here on it is no longer this grant's to give up: RAM may let go of it, and another grant load it anew.
         grant.loads = tuple(each for each in grant.loads if each is not entry)
         self.back_off.forget(entry.key)
@@ -180,8 +182,7 @@ class PoolState(PoolBooks):
         self.counters.load_s += load_s
         self.counters.foreseen_loads += grant.foreseen
         self._keep_warm(entry, instance)
-        if flight is not None:
-            flight.finish()
+        flight.finish()
 
     def take_instance(self, resident: Resident) -> Instance | None:
         """Give ``resident`` the warm module if nobody leases it on the CPU.
