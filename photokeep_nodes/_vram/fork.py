@@ -38,5 +38,5 @@ def _in_child() -> None:
         pool._forked(cuda_was_live=_cuda_was_live[0])
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(before=_before, after_in_child=_in_child)

@@ -242,6 +242,22 @@ def test_an_eviction_that_was_interrupted_is_done_by_whoever_comes_by(monkeypatc
     sound(rig, a, b)
 
 
+def test_an_interrupt_right_after_an_eviction_does_not_repeat_it(monkeypatch):
+    rig, a = Rig(4), Source("a")
+    rig.touch(a)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.pool._queue, "advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rig.pool.trim("vram", UNIT)
+    assert not rig.pool._state.departures
+    assert rig.states() == {"a": "warm"}
+    sound(rig, a)
+
+
 def test_an_eviction_may_be_carried_out_twice_and_of_what_is_not_there():
     rig, a = Rig(4), Source("a")
     ledger, ram = rig.pool._ledger(GPU), rig.pool._state.ram
