@@ -18,7 +18,7 @@ class PeakMemory:
     sampled fifty times a second.
 
     Attributes:
-        peak_bytes: the highest value seen.
+        peak_bytes: the highest value seen, once the body has ended.
     """
 
     def __init__(self) -> None:
