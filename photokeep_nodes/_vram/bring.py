@@ -158,6 +158,8 @@ class PoolBringing(PoolCore):
     def _upload(self, resident: Resident, master: Master, device: Device) -> list[torch.UntypedStorage]:
         key, place = resident.entry.key, resident.ledger.place
         try:
+            # Before anybody can have it: two leases that end at once then add to the same marks, and none is lost.
+            resident.marks = device.mark(None)
             try:
                 return upload(master, device)
             except torch.OutOfMemoryError:

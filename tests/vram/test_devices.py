@@ -223,7 +223,7 @@ def test_the_device_is_not_asked_more_often_than_four_times_a_second():
 
 
 class Queued:
-    """Marks as an accelerator with queued work makes them."""
+    """Counts the marks of a model since it arrived, when it gets its first, which marks nothing."""
 
     def __init__(self, rig: Rig) -> None:
         self.marked: list[object] = []
@@ -233,7 +233,7 @@ class Queued:
 
     def mark(self, marks: object) -> object:
         self.marked.append(marks)
-        return (marks or 0) + 1
+        return 0 if marks is None else marks + 1
 
 
 def test_an_eviction_waits_for_the_work_of_its_own_model_only():
@@ -245,7 +245,7 @@ def test_an_eviction_waits_for_the_work_of_its_own_model_only():
     with rig.pool.lease(b, device=GPU):
         rig.pool.trim("vram", UNIT)
         assert queued.waited == [2], "a was marked at each of its two releases"
-    assert queued.marked == [None, 1, None, 1]
+    assert queued.marked == [None, 0, 1, None, 0, 1]
 
 
 def test_a_lost_lease_is_marked_too():
@@ -279,3 +279,25 @@ def test_a_device_lost_at_a_release_is_fenced_and_the_release_holds():
     del rig.devices[OTHER].mark
     lease.release()
     assert audit(rig.pool) == []
+
+
+def test_of_two_leases_that_end_at_once_an_eviction_waits_for_both():
+    rig, a = Rig(4), Source("a")
+    both, waited = threading.Barrier(2), []
+
+    def mark(marks: set[str] | None) -> set[str]:
+        marks = set() if marks is None else marks
+        if threading.current_thread().name.startswith("user"):
+            both.wait(LONG_S)  # each has seen what was there before the other
+        marks.add(threading.current_thread().name)
+        return marks
+
+    rig.gpu.mark, rig.gpu.wait_for = mark, waited.append
+    users = [threading.Thread(target=rig.touch, args=(a,), name=f"user {number}") for number in range(2)]
+    with rig.pool.lease(a, device=GPU):
+        for user in users:
+            user.start()
+        for user in users:
+            user.join(LONG_S)
+    rig.pool.trim("vram", UNIT)
+    assert {"user 0", "user 1"} <= waited[0]
