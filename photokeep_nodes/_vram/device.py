@@ -23,6 +23,9 @@ HEADROOM_BYTES = 512 * 2**20
 RAM_AT_EASE_BYTES = 4 * 2**30
 """Free RAM beyond which nobody is in need of it; a tenth of the machine's where that is less."""
 
+_SMALL_BYTES = 2**20
+"""Below this a copy is over before anybody misses Python's lock."""
+
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -108,7 +111,13 @@ class TorchDevice:
     def copy(self, source: torch.UntypedStorage, target: torch.UntypedStorage) -> None:
         """See `Device`."""
         with self._on_copy_stream():
-            target.copy_(source, non_blocking=True)
+            if source.nbytes() < _SMALL_BYTES:
+                target.copy_(source, non_blocking=True)
+                return
+            # As tensors: torch copies storages without letting go of Python's lock, and what computes beside a prefetch
+            # would stand still until each copy is done.
+            with torch.inference_mode(mode=False):
+                _as_tensor(target).copy_(_as_tensor(source), non_blocking=True)
 
     def finish_copies(self) -> None:
         """See `Device`. Once and not for each tensor: a thousand waits would cost more than the bytes."""
@@ -176,6 +185,10 @@ def memory_overview(limit_bytes: int | None = None) -> list[dict[str, Any]]:
             budget = min(budget, limit_bytes)
         found.append({"device": str(place), "budget_bytes": budget, **asdict(seen)})
     return found
+
+
+def _as_tensor(storage: torch.UntypedStorage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
 def default_ram_budget_bytes() -> int:

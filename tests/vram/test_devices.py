@@ -301,3 +301,19 @@ def test_of_two_leases_that_end_at_once_an_eviction_waits_for_both():
             user.join(LONG_S)
     rig.pool.trim("vram", UNIT)
     assert {"user 0", "user 1"} <= waited[0]
+
+
+def test_a_large_copy_lets_others_run(monkeypatch):
+    device = vram_device.TorchDevice(CPU)
+    source = torch.arange(2**21, dtype=torch.uint8).untyped_storage()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("torch holds Python's lock while it copies storages")
+
+    for n_bytes in (16, 2**21):
+        if n_bytes == 2**21:
+            monkeypatch.setattr(torch.UntypedStorage, "copy_", refuse)
+        target = device.allocate(n_bytes)
+        with torch.inference_mode():
+            device.copy(source[:n_bytes], target)
+        assert torch.equal(vram_device._as_tensor(target), vram_device._as_tensor(source)[:n_bytes])
