@@ -206,8 +206,8 @@ class WatchfulSource:
 def random_operations(operations: int, threads: int = 4, seed: int = 1) -> tuple[list[WatchfulSource], float, VramPool]:
     """Lease at random, one model or two, here and there, and trim now and then; nothing is dropped by name.
 
-    Most leases are of few models, as in life; a tenth is of any. The device holds about half of them and RAM most, so
-    that models go both ways all the time.
+    Most leases are of few models, as in life; one in sixteen is of any. The device holds about half of them and RAM
+    most, so that models go both ways all the time.
 
     Returns:
         The models, seconds taken, and the pool.
@@ -229,11 +229,11 @@ def random_operations(operations: int, threads: int = 4, seed: int = 1) -> tuple
         draw, choice = chance.random, chance.choice
         for step in range(each_does):
             fate = draw()
-            if fate < 0.9:
+            if fate < 0.94:
                 with pool.lease(sources[int(draw() ** 3 * 4)], device=DEVICE):
                     pass
             elif fate < 0.998:
-                wanted = chance.sample(sources, 2 if fate < 0.93 else 1)
+                wanted = chance.sample(sources, 2 if fate < 0.96 else 1)
                 with (
                     suppress(LeaseTimeoutError),
                     pool.lease(wanted, device=CPU if fate > 0.99 else DEVICE, timeout_s=choice((None, 0))),
