@@ -211,6 +211,8 @@ def _require_folder(path: Path, option: str) -> None:
     nearest = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
     if not nearest.is_dir():
         raise click.UsageError(f"{option} {path}: {nearest} is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{option} {path}: you may not write into {nearest}")
 
 
 def _show_results(console: Console, results: list[RunResult], figures: dict[str, Any] | None) -> None:

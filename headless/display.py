@@ -97,8 +97,8 @@ class LiveDisplay:
             if self._many:
                 self._console.print(f"[bold]{event.index}/{event.total}[/] {escape(str(event.photo))}")
         elif isinstance(event, RunEnded) and self._many:
-            outcome = "[green]done[/]" if event.result.status == "done" else "[bold red]failed[/]"
-            self._console.print(f"    {outcome} in {event.result.seconds:.1f} s")
+            style = "green" if event.result.status == "done" else "bold red"
+            self._console.print(f"    [{style}]{event.result.status}[/] in {event.result.seconds:.1f} s")
 
     def _begin(self, event: StageStarted) -> None:
         self._drop_task()

@@ -2,8 +2,9 @@
 
 A model is *cold* on disk, *warm* as a built module in RAM, *hot* on an accelerator. A *lease* is a scoped right to use
 one or more models on a device, plus some working bytes; what is leased is not evicted. Each tier has a budget in bytes.
-When room is needed, the policy (least recently used) chooses among idle models; a hot one goes back to warm by swapping
-pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model wait for one load.
+When room is needed, the policy (by plan, by forecast, or least recently used) chooses among idle models; a hot one goes
+back to warm by swapping pointers, which copies nothing, and a warm one is forgotten. Two threads that ask for one model
+wait for one load.
 
 ::
 
@@ -30,6 +31,7 @@ import sys
 import threading
 import time
 import types
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._vram import SHARED_KEY as _SHARED_KEY
@@ -169,8 +171,8 @@ class VramPool(PoolEngine):
         """
         # Duck-typed, not isinstance of ModelSource: a second copy of the pack has a class of its own.
         wanted: tuple[ModelSource, ...] = tuple(sources) if isinstance(sources, (list, tuple)) else (sources,)  # type: ignore[assignment]
-        if working_bytes < 0 or not wanted:
-            raise VramError("a lease takes at least one model and no negative number of working bytes")
+        if working_bytes < 0 or not wanted or not all(hasattr(source, "load") for source in wanted):
+            raise VramError("a lease takes at least one ModelSource and no negative number of working bytes")
         return Lease(self, wanted, device, working_bytes, timeout_s, check_interrupted, priority)
 
     def plan(self, job_id: str, steps: Sequence[PlanStep], *, prefetch: bool = True) -> Plan:
@@ -191,7 +193,8 @@ class VramPool(PoolEngine):
             VramError: on entering: the job has a plan already.
             PoolClosedError: on entering: the pool was closed.
         """
-        return Plan(self, job_id, steps, prefetch=prefetch)
+        placed = [each if each.device is None else replace(each, device=normalised(each.device)) for each in steps]
+        return Plan(self, job_id, placed, prefetch=prefetch)
 
     def run(
         self,
@@ -237,6 +240,8 @@ class VramPool(PoolEngine):
                 priority=priority,
             )
 
+        if not tiles:
+            raise VramError("there is no tile to try", hint="Pass at least one; 0 where the work has none.")
         places = self._by_fitness(sources, working_bytes, tiles[0]) if devices is None else iter(devices)
         return climb_down(self, lease, call, tiles=tiles, devices=places)
 
@@ -306,6 +311,8 @@ class VramPool(PoolEngine):
         What is leased stays where it is; room is made as leases end.
         """
         place = normalised(device)
+        if n_bytes is not None and n_bytes < 0:
+            raise VramError(f"a budget of {n_bytes} bytes cannot be kept")
         if n_bytes is not None:
             self._budgets[place] = n_bytes
         else:
@@ -340,6 +347,8 @@ class VramPool(PoolEngine):
         Returns:
             Bytes freed.
         """
+        if tier not in {"vram", "ram"}:
+            raise VramError(f"there is no tier {tier!r}: it is vram or ram")
         self._collect_lost()
         place = None if device is None else normalised(device)
         freed = 0

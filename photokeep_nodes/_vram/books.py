@@ -123,7 +123,7 @@ class PoolBooks:
         freed = sum(map(held_bytes, chosen))
         for holder in chosen:
             self.evict(holder)
-        ledger.overdrawn = ledger.committed_bytes > ledger.budget_bytes
+        ledger.overdrawn = max(ledger.used_bytes, ledger.committed_bytes) > ledger.budget_bytes
         return freed
 
     def fence(self, ledger: Ledger, reason: str) -> None:

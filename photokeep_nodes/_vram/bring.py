@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import VramError, VramExhaustedError
+from ..errors import LeaseNestedError, VramError, VramExhaustedError
 from .core import PoolCore
 from .failures import is_device_lost, is_out_of_memory
 from .guest import ask
@@ -35,6 +36,11 @@ class PoolBringing(PoolCore):
     def _join(self, flight: Flight, ledger: Ledger, patience: Patience) -> None:
         """Wait for what another thread is bringing."""
         with self._lock:
+            if flight.thread is threading.current_thread() and not flight.done:
+                raise LeaseNestedError(
+                    f"{patience.lease.names} is leased by the code that loads it",
+                    **self._state.complaint(ledger),
+                )
             self._state.counters.joined_loads += not flight.done
         while True:
             self._collect_lost()  # whoever was bringing it may have been interrupted, and only its lease's end tells

@@ -110,10 +110,11 @@ class PoolCore:
         try:
             for resident in grant.residents:
                 resident.marks = device.mark(resident.marks)
-        except RuntimeError as error:
-            if not is_device_lost(error):
-                raise
-            self._fence(grant.ledger, error)
+        except RuntimeError as error:  # a lease ends all the same
+            if is_device_lost(error):
+                self._fence(grant.ledger, error)
+            else:
+                _log.exception("%s did not say what it still works on", grant.ledger.place)
 
     def _lose(self, grant: Grant) -> None:
         self._lost.append(grant)  # a finalizer may run anywhere, even under the lock
@@ -147,7 +148,7 @@ class PoolCore:
         try:
             device_ = self._open_device(place)
             budget = device_.capacity_bytes()
-        except (RuntimeError, AssertionError) as error:  # torch raises either for a device it was not built for
+        except (RuntimeError, AssertionError, ValueError) as error:  # torch raises each for devices it cannot use
             raise VramError(f"{place} cannot be used: {error}", hint="Choose another device.") from error
         if limit is not None:
             budget = min(limit, budget)

@@ -140,10 +140,13 @@ class TorchDevice:
             return None
         stream = torch.cuda.current_stream(self._device)
         marks = {} if marks is None else marks
-        event = marks.get(stream.stream_id)
-        if event is None:
-            event = marks[stream.stream_id] = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(stream)
+        try:
+            event = marks.get(stream.stream_id)
+            if event is None:
+                event = marks[stream.stream_id] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(stream)
+        except RuntimeError:
+            stream.synchronize()  # what cannot be marked is waited for; a lost device says so here
         return marks
 
     def wait_for(self, marks: dict[int, torch.cuda.Event] | None) -> None:

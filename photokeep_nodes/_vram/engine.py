@@ -109,7 +109,9 @@ class PoolEngine(PoolBringing):
                     if waiter.error is not None:
                         raise waiter.error
                     if not self._state.departures and not patience.wait(waiter.turn):
-                        raise self._timeout(request.ledger, f"{lease.names} could not be leased in time")
+                        raise self._timeout(
+                            request.ledger, f"{lease.names} could not be leased in {lease.timeout_s:g} s"
+                        )
                 patience.ask()
         except BaseException:
             with self._lock:
@@ -180,7 +182,7 @@ class PoolEngine(PoolBringing):
             self._deliver(grant, {source.key: source}, Patience(lease, self._clock))
         except AskAgainError:
             return False
-        except Exception as error:  # noqa: BLE001 - whoever needs the model is told when it asks for it
+        except BaseException as error:  # noqa: BLE001 - an interrupt means the main thread; who needs the model is told
             _log.debug("%s was not brought ahead: %s", source.key, error)
             return False
         finally:

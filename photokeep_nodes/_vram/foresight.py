@@ -62,6 +62,10 @@ class Foresight:
         guesses = (forecast.next_use(key) for forecast in self._forecasts)
         return min((guess for guess in guesses if guess is not None), default=None)
 
+    def note_fault(self) -> None:
+        """The policy raised an error, or chose too little."""
+        self._state.counters.policy_faults += 1
+
     def outlook(self, candidates: Iterable[Candidate]) -> Outlook:
         """Describe to a policy what may come."""
         idle = {each.key for each in candidates}

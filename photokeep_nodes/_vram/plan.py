@@ -72,12 +72,16 @@ class Plan:
         self.steps = tuple(steps)
         self.prefetch = prefetch
         self.position = 0
+        self._entered = False
         self._uses: dict[str, list[int]] = {}
         for index, step in enumerate(self.steps):
             for source in step.sources:
                 self._uses.setdefault(source.key, []).append(index)
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise VramError("a plan can be entered only once", hint="Ask the pool for another one.")
+        self._entered = True
         try:
             self._pool._begin_plan(self)
         except BaseException:  # an interrupt may come when it is in force already
@@ -132,9 +136,8 @@ class PlanBook:
 
     def next_use(self, key: str) -> float | None:
         """In how many steps the next job needs ``key``; infinity if none does, None where there is no plan."""
-        if not self.plans:
-            return None
-        return min(plan.next_use(key) for plan in self.plans.values())
+        # One look: a plan that nobody holds any longer may go at any moment.
+        return min((plan.next_use(key) for plan in tuple(self.plans.values())), default=None)
 
     def mentions(self, key: str) -> bool:
         """Whether a plan says when ``key`` is needed, be it no longer."""

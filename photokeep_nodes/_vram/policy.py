@@ -34,7 +34,7 @@ class Candidate:
         last_used: tick of its last lease; larger is more recent.
         warm: whether it stays in RAM, so that its way back is a copy and not a load.
         load_s: measured seconds of its last load from disk.
-        next_use: in how many leases it is expected to be used; infinity if a plan is known that does without it, None
+        next_use: in how many leases it is expected to be used; infinity if a plan that names it is done with it, None
             where nothing is known.
         restore_s: estimated seconds to bring it back.
     """

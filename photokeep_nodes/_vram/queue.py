@@ -107,7 +107,7 @@ class AdmissionQueue:
         for waiter in tuple(self.waiters):
             try:
                 through = self._consider(waiter, blocked)
-            except VramError as error:
+            except Exception as error:  # noqa: BLE001 - it is the waiter's, not of whoever comes by
                 waiter.error, through = error, True
             if through:
                 self.waiters.remove(waiter)
@@ -168,9 +168,11 @@ class AdmissionQueue:
         victims = self._victims(request, needs)
         if victims is None:
             if nested:
+                complaint = state.complaint(request.ledger)
+                complaint["hint"] = f"Lease both at once: pool.lease([a, b]).\n{complaint['hint']}"
                 raise LeaseNestedError(
                     f"a lease of {_names(request)} inside another lease of the same thread would have to wait",
-                    **state.complaint(request.ledger),
+                    **complaint,
                 )
             if not state.grants:
                 raise self._exhausted(request, request.ledger, needs[request.ledger])  # nobody to wait for

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ..errors import VramError
     from .device import Device
     from .guest import Seat
     from .weights import Instance, Master
@@ -128,10 +127,11 @@ class Flight:
     interrupted or must ask for more room: the waiters then ask anew and one of them takes over.
     """
 
-    __slots__ = ("abandoned", "done", "error", "landed")
+    __slots__ = ("abandoned", "done", "error", "landed", "thread")
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.Lock, thread: threading.Thread | None = None) -> None:
         self.landed = threading.Condition(lock)
+        self.thread = thread  # who works on it
         self.done = False
         self.abandoned = False
         self.error: Exception | None = None
@@ -287,7 +287,7 @@ class Waiter:
     ticket: int
     turn: threading.Condition
     grant: Grant | None = None
-    error: VramError | None = None
+    error: Exception | None = None
     waits_for: frozenset[Ledger] = frozenset()
     bypassed: int = 0
 
@@ -345,6 +345,7 @@ class Counters:
     smaller_tiles: int = 0
     moved_elsewhere: int = 0
     devices_lost: int = 0
+    policy_faults: int = 0
     stall_s: float = 0.0
     stalls_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STALL_CAUSES, 0.0))
     double_releases: int = 0

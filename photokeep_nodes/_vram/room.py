@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .policy import LruPolicy
 from .records import Entry, Ledger, Phase, Resident
 
 if TYPE_CHECKING:
@@ -52,12 +53,18 @@ def select(
     """Let the policy choose holders worth ``need_bytes``.
 
     Returns:
-        None where it did not choose enough.
+        None where all of them are not enough. Where the policy fails, the least recently used.
     """
     if sum(map(held_bytes, holders)) < need_bytes:
         return None  # as for everyone in a queue: no need to look ahead for that
     by_candidate = {foresight.candidate(holder): holder for holder in holders}
     candidates = tuple(by_candidate)
-    wanted = dict.fromkeys(policy.choose(candidates, need_bytes, foresight.outlook(candidates)))
-    chosen = [by_candidate[each] for each in wanted if each in by_candidate]
-    return chosen if sum(map(held_bytes, chosen)) >= need_bytes else None
+    try:
+        wanted = dict.fromkeys(policy.choose(candidates, need_bytes, foresight.outlook(candidates)))
+        chosen = [by_candidate[each] for each in wanted if each in by_candidate]
+    except Exception:  # noqa: BLE001 - a policy may be anybody's; who needs the room is not to blame
+        chosen = []
+    if sum(map(held_bytes, chosen)) < need_bytes:  # though all of them together are enough
+        foresight.note_fault()
+        chosen = [by_candidate[each] for each in LruPolicy().choose(candidates, need_bytes)]
+    return chosen

@@ -42,7 +42,7 @@ class PoolState(PoolBooks):
             return False
         for source in sources:
             resident = ledger.residents.get(source.key)
-            if resident is None or resident.phase is not Phase.RESIDENT:
+            if resident is None or resident.phase is not Phase.RESIDENT or resident.entry.stale:
                 return False
             residents.append(resident)
         if working_bytes:
@@ -116,9 +116,10 @@ class PoolState(PoolBooks):
         ledger = grant.ledger
         if entry.master is None and entry.loading is None:
             grant.loads += (entry,)
-            entry.loading = Flight(self.lock)
+            entry.loading = Flight(self.lock, grant.thread)
             self._promise(grant, self.ram, entry.charge, entry.n_bytes)
-        resident = Resident(entry, ledger, entry.charge if ledger.is_host else Charge(), Flight(self.lock))
+        charge = entry.charge if ledger.is_host else Charge()
+        resident = Resident(entry, ledger, charge, Flight(self.lock, grant.thread))
         resident.foreseen = grant.foreseen
         grant.arrivals += (resident,)
         entry.residents[ledger] = ledger.residents[entry.key] = resident

@@ -132,6 +132,8 @@ def adopt(module: torch.nn.Module) -> tuple[Master, Instance]:
         VramError: a tensor cannot be moved by swapping storages (not on the CPU, not built, sparse, quantised, a
             wrapper subclass).
     """
+    if not isinstance(module, torch.nn.Module):
+        raise VramError(f"a model's loader returned {type(module).__name__}, not a module")
     unique = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         if reason := _unmovable(tensor):

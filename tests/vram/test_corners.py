@@ -295,6 +295,139 @@ def test_of_a_place_the_pool_does_not_know_there_is_nothing_to_say():
     assert readable(Rig(4).pool.stats(), "cuda:7") == ""
 
 
+# -- strangers' code --------------------------------------------------------------------------------------------------
+
+
+class Odd:
+    """A policy that answers whatever it was given to answer."""
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def choose(self, candidates, need_bytes, outlook):
+        return self.answer(candidates)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda each: 1 / 0, lambda each: None, lambda each: [[]], lambda each: each[:0], lambda each: ["a", "b"]],
+)
+def test_a_policy_that_fails_gives_way_to_the_least_recently_used(answer):
+    rig, a, b, c = Rig(2, policy=Odd(answer)), Source("a"), Source("b"), Source("c")
+    for source in (a, b, c):
+        rig.touch(source)
+    assert rig.states() == {"a": "warm", "b": "hot", "c": "hot"}
+    assert rig.policy_faults == 1
+    sound(rig, a, b, c)
+
+
+def test_a_fault_while_one_waits_is_told_to_who_waits_and_to_nobody_else(monkeypatch):
+    rig, a, b = Rig(1), Source("a"), Source("b")
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            rig.touch(b, timeout_s=LONG_S)
+        except ZeroDivisionError as error:
+            told.append(error)
+
+    with rig.pool.lease(a, device=GPU):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        while not rig.pool._queue.waiters:
+            pass
+        monkeypatch.setattr(rig.pool._queue, "_needs", lambda _request: 1 / 0)
+    waiter.join(LONG_S)
+    monkeypatch.undo()
+    assert len(told) == 1
+    sound(rig, a, b)
+
+
+def test_a_loader_that_leases_what_it_loads_is_told_so():
+    rig, a = Rig(4), Source("a")
+    load = a.load
+
+    def leases_itself():
+        a.load = load
+        rig.touch(a)
+
+    a.load = leases_itself
+    with pytest.raises(VramError, match="a is leased by the code that loads it"):
+        rig.touch(a)
+    sound(rig, a)
+
+
+def test_a_loader_that_returns_no_module_is_said_so():
+    rig, a = Rig(4), Source("a")
+    load = a.load
+    a.load = lambda: None
+    with pytest.raises(VramError, match="loader returned NoneType, not a module"):
+        rig.touch(a)
+    a.load = load
+    sound(rig, a)
+
+
+def test_an_interrupt_inside_a_load_ahead_does_not_end_the_others():
+    rig, a, b = Rig(4), Source("a"), Source("b")
+    a.error = KeyboardInterrupt()
+    with rig.pool.no_prefetch(), rig.pool.plan("job", [PlanStep((a, b), GPU)]):
+        assert rig.pool._bring_foreseen()
+    assert rig.states() == {"b": "hot"}
+    a.error = None
+    sound(rig, a, b)
+
+
+# -- what is on its way when it is dropped ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["drop", "close"])
+def test_a_model_dropped_while_its_fellow_still_loads_is_handed_out_no_more(how):
+    rig, a, b = Rig(4), Source("a"), Source("b")
+    load_a, load_b, refused = a.load, b.load, []
+
+    def dropped():
+        rig.pool.drop("a") if how == "drop" else rig.pool.close(0)
+        a.load = load_a
+        return load_a()
+
+    def meanwhile():
+        try:
+            rig.touch(a, timeout_s=0)
+        except VramError as error:
+            refused.append(type(error).__name__)
+        return load_b()
+
+    a.load, b.load = dropped, meanwhile
+    thread = threading.Thread(target=rig.touch, args=(a, b))
+    thread.start()
+    thread.join(LONG_S)
+    assert refused == {"drop": ["LeaseTimeoutError"], "close": ["PoolClosedError"]}[how]
+    if how == "drop":
+        rig.touch(a)
+        assert a.loads == 2, "loaded anew"
+        sound(rig, a)
+    assert rig.pool.close(LONG_S)
+    assert rig.gpu.live_bytes == 0
+
+
+# -- requests that make no sense --------------------------------------------------------------------------------------
+
+
+def test_what_makes_no_sense_is_refused_by_name():
+    rig, a = Rig(4), Source("a")
+    for nonsense, said in (
+        (lambda: rig.pool.lease("a"), "at least one ModelSource"),
+        (lambda: rig.pool.trim("gpu", 1), "no tier 'gpu'"),
+        (lambda: rig.pool.set_budget(GPU, -1), "budget of -1 bytes"),
+        (lambda: rig.pool.run(lambda _device: a, lambda _lease, _tile: None, tiles=()), "no tile to try"),
+    ):
+        with pytest.raises(VramError, match=said):
+            nonsense()
+    rig.pool._open_device = lambda _place: (_ for _ in ()).throw(ValueError("meta has no index"))
+    with pytest.raises(VramError, match="meta:0 cannot be used"):
+        rig.touch(a, device=torch.device("meta"))
+
+
 # -- devices that failed ----------------------------------------------------------------------------------------------
 
 
@@ -465,6 +598,18 @@ def test_weights_go_up_on_a_stream_of_their_own_and_are_waited_for_once(monkeypa
     assert kept == []
     card.empty_cache()
     assert journal.take() == ["empty"]
+
+
+def test_work_that_cannot_be_marked_is_waited_for(monkeypatch):
+    journal = Journal(monkeypatch)
+    card = on_the_cpu(GPU)
+
+    def refuses():
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "Event", refuses)
+    assert card.mark(None) == {}
+    assert journal.take() == ["wait for 0"]
 
 
 def test_an_eviction_waits_for_one_mark_of_each_stream(monkeypatch):

@@ -99,6 +99,21 @@ def test_a_job_has_one_plan_at_a_time():
     assert rig.pool.stats()["plans"] == []
 
 
+def test_a_plan_is_entered_once_and_a_second_time_does_not_end_it():
+    rig = Rig(4)
+    with rig.pool.plan("job", [], prefetch=False) as plan:
+        with pytest.raises(VramError, match="entered only once"), plan:
+            pass
+        assert len(rig.pool.stats()["plans"]) == 1
+
+
+def test_a_device_without_an_index_is_the_current_one_in_a_plan():
+    if torch.accelerator.is_available():
+        pytest.skip("the current device is a real one here")
+    (step,) = Rig(4).pool.plan("job", steps((Source("a"),), device=torch.device("cuda"))).steps
+    assert step.device == GPU
+
+
 def test_a_closed_pool_takes_no_plan_and_forgets_those_it_had():
     rig = Rig(4)
     with rig.pool.plan("job", steps((Source("a"),))):

@@ -105,7 +105,7 @@ def test_a_lease_is_entered_once():
 
 @pytest.mark.parametrize("arguments", [{"sources": []}, {"sources": Source("a"), "working_bytes": -1}])
 def test_a_senseless_request_is_refused(arguments):
-    with pytest.raises(VramError, match="at least one model"):
+    with pytest.raises(VramError, match="at least one ModelSource"):
         Rig(4).pool.lease(**arguments, device=GPU)
 
 
@@ -282,17 +282,6 @@ def test_a_policy_decides_who_leaves():
         rig.touch(source)
     assert rig.states() == {"a": "hot", "b": "warm", "c": "hot"}
     assert {(each.key, each.n_bytes, each.warm) for each in seen} == {("a", UNIT, True), ("b", UNIT, True)}
-
-
-def test_a_policy_that_gives_too_little_cannot_hang_a_request():
-    class Miser:
-        def choose(self, candidates, need_bytes, outlook):
-            return ()
-
-    rig = Rig(2, policy=Miser())
-    rig.touch(Source("a", 2))
-    with pytest.raises(VramExhaustedError):
-        rig.touch(Source("b", 2))
 
 
 # -- the warm tier ----------------------------------------------------------------------------------------------------

@@ -309,7 +309,7 @@ def test_a_wait_ends_by_timeout_with_a_report(threads, timeout_s):  # I6, I7
     pool, _ = new_pool(2)
     a, b = Source("a", 2), Source("b", 2)
     with Holder(threads, pool, a):
-        with pytest.raises(LeaseTimeoutError, match="b could not be leased in time") as caught:
+        with pytest.raises(LeaseTimeoutError, match=f"b could not be leased in {timeout_s:g} s") as caught:
             touch(pool, b, timeout_s=timeout_s)
         assert "a 2.0 KiB leased by ThreadPoolExecutor" in caught.value.hint
         assert waiting(pool) == 0
