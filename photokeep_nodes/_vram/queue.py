@@ -174,9 +174,7 @@ class AdmissionQueue:
                     f"a lease of {_names(request)} inside another lease of the same thread would have to wait",
                     **complaint,
                 )
-            if not state.grants:
-                raise self._exhausted(request, request.ledger, needs[request.ledger])  # nobody to wait for
-            return False
+            return False  # it fits, so what stands in the way is leased or leaving
         for rival in rivals:
             rival.bypassed += 1
         waiter.grant = state.admit(request, victims)

@@ -225,6 +225,31 @@ def test_bytes_that_an_eviction_frees_while_one_waits_for_them_are_taken(monkeyp
     sound(rig, a, b)
 
 
+def test_who_needs_what_is_just_leaving_waits_for_it(monkeypatch):
+    rig, a, b = Rig(4, ram=1), Source("a"), Source("b")
+    rig.touch(a)
+    carry_out, leaving, go = core.carry_out, threading.Event(), threading.Event()
+
+    def slowly(*arguments):
+        leaving.set()
+        assert go.wait(LONG_S)
+        carry_out(*arguments)
+
+    monkeypatch.setattr(core, "carry_out", slowly)
+    trimming = threading.Thread(target=rig.pool.trim, args=("vram", UNIT))
+    trimming.start()
+    assert leaving.wait(LONG_S)
+    touching = threading.Thread(target=rig.touch, args=(b,))
+    touching.start()
+    while not rig.pool._queue.waiters:  # RAM has to let go of a, which is on its way home
+        assert touching.is_alive()
+    go.set()
+    for thread in (trimming, touching):
+        thread.join(LONG_S)
+    assert rig.states() == {"b": "hot"}
+    sound(rig, b)
+
+
 def test_an_eviction_that_was_interrupted_is_done_by_whoever_comes_by(monkeypatch):
     rig, a, b = Rig(1), Source("a"), Source("b")
     rig.touch(a)
