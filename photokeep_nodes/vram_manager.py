@@ -18,15 +18,14 @@ The pool is one per process, even where two copies of the pack are loaded. On th
 
 How it is built, in ``_vram/``: ``records`` (the data), ``books`` and ``state`` (every change of it), ``back_off``;
 ``queue`` (who may go next); ``room``, ``policy``, ``plan``, ``forecast``, ``foresight`` (who leaves); ``prefetch`` (who
-comes ahead); ``core``, ``bring``, ``engine``, ``evict`` (waiting and working outside the lock); ``ladder`` and
-``failures`` (what is tried when memory runs out); ``placement``; ``weights`` (the pointer swap); ``device`` and
+comes ahead); ``core``, ``bring``, ``engine``, ``evict`` (waiting and working outside the lock); ``ladder``, ``relief``
+and ``failures`` (what is tried when memory runs out); ``placement``; ``weights`` (the pointer swap); ``device`` and
 ``pressure`` (the hardware and who else uses it); ``measure``, ``observe``, ``learnt``, ``keep`` (what calls take);
 ``guest`` (life inside a host); ``lease``, ``report``, ``fork``.
 """
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 import time
@@ -38,9 +37,8 @@ from ._vram import SHARED_KEY as _SHARED_KEY
 from ._vram import fork
 from ._vram.books import HOST
 from ._vram.device import Device, TorchDevice, default_ram_budget_bytes, memory_overview, normalised
-from ._vram.engine import PoolEngine
 from ._vram.failures import is_device_lost, is_out_of_memory
-from ._vram.guest import HostMemory, ask
+from ._vram.guest import HostMemory
 from ._vram.ladder import climb_down
 from ._vram.learnt import WorkingMemory, working_memory
 from ._vram.lease import Lease
@@ -51,11 +49,11 @@ from ._vram.policy import Candidate, EvictionPolicy, LruPolicy, PlanAwarePolicy
 from ._vram.pressure import Pressure, gauge
 from ._vram.queue import WAIT_SLICE_S
 from ._vram.records import ModelSource
+from ._vram.relief import PoolRelief
 from .errors import VramError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -93,7 +91,7 @@ API_VERSION = (1, 1)
 something is added."""
 
 
-class VramPool(PoolEngine):
+class VramPool(PoolRelief):
     """Every weight on every device, and who uses it. Safe to use from any thread.
 
     Args:
@@ -242,56 +240,8 @@ class VramPool(PoolEngine):
 
         if not tiles:
             raise VramError("there is no tile to try", hint="Pass at least one; 0 where the work has none.")
-        places = self._by_fitness(sources, working_bytes, tiles[0]) if devices is None else iter(devices)
+        places = self.by_fitness(sources, working_bytes, tiles[0]) if devices is None else iter(devices)
         return climb_down(self, lease, call, tiles=tiles, devices=places)
-
-    def _by_fitness(
-        self,
-        sources: Callable[[torch.device], ModelSource | Sequence[ModelSource]],
-        working_bytes: Callable[[torch.device, int], int],
-        tile: int,
-    ) -> Iterator[torch.device]:
-        """Yield every accelerator, best first as things stand when the next is needed, and then the CPU."""
-        left = list(self.accelerators)
-        while left:
-            wanted = sources(left[0])
-            several = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
-            best = self._place(several, working_bytes(left[0], tile), left).place
-            if best == HOST:
-                break
-            yield best
-            left.remove(best)
-        yield HOST
-
-    def relieve(self, device: torch.device, keep: Collection[str] = ()) -> None:
-        """Give up all that is idle on ``device``, a host's models too, but for the models ``keep``.
-
-        What the device's allocator keeps for reuse goes as well.
-        """
-        ledger = self._ledger(device)
-        with self._lock:
-            self._state.shrink(ledger, ledger.budget_bytes, keep)
-        self._work_off()
-        gc.collect()  # tensors in reference cycles, such as those of an exception that went through
-        ask(self, ledger, ledger.budget_bytes, keep=keep)
-        if ledger.device is not None:
-            ledger.device.empty_cache()
-        self._reckon(ledger, at_once=True)
-
-    def no_prefetch(self) -> AbstractContextManager[None]:
-        """Bring nothing ahead for the duration of the body."""
-        return self._prefetcher
-
-    def note_rung(self, rung: Literal["memory_retries", "smaller_tiles", "moved_elsewhere"]) -> None:
-        """Count a rung of the out-of-memory ladder."""
-        with self._lock:
-            setattr(self._state.counters, rung, getattr(self._state.counters, rung) + 1)
-
-    def memory_report(self, device: torch.device) -> dict[str, Any]:
-        """Return who holds what on ``device``, as the keyword arguments of an error."""
-        ledger = self._ledger(device)
-        with self._lock:
-            return self._state.complaint(ledger)
 
     def place(self, sources: Sequence[ModelSource] = (), working_bytes: int = 0) -> torch.device:
         """Return the accelerator on which ``sources`` are best served, or the CPU where none is left.
@@ -300,10 +250,6 @@ class VramPool(PoolEngine):
         the one with most free bytes.
         """
         return self._place(sources, working_bytes).place
-
-    def fence(self, device: torch.device, reason: str) -> None:
-        """Use ``device`` no more: it failed. What waits for it gets `DeviceLostError`; nothing on it is touched."""
-        self._fence(self._ledger(device), reason)
 
     def set_budget(self, device: torch.device, n_bytes: int | None) -> None:
         """Set what the pool may use on ``device``, where the CPU stands for RAM; None asks the device or the machine.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ..vram_manager import VramPool
     from .lease import Lease
+    from .relief import PoolRelief
 
 R = TypeVar("R")
 
@@ -52,7 +52,7 @@ class Rung:
 
 
 def climb_down(
-    pool: VramPool,
+    pool: PoolRelief,
     lease: Callable[[torch.device, int], Lease],
     call: Callable[[Lease, int], R],
     *,
@@ -102,7 +102,7 @@ def climb_down(
 
 
 def _attempt(
-    pool: VramPool,
+    pool: PoolRelief,
     lease: Callable[[torch.device, int], Lease],
     call: Callable[[Lease, int], R],
     device: torch.device,
@@ -134,7 +134,7 @@ def _attempt(
     return Rung(device, tile, tuple(source.key for source in held.sources), said or "out of memory", kind)
 
 
-def _given_up(pool: VramPool, tried: list[Rung]) -> VramExhaustedError | DeviceLostError:
+def _given_up(pool: PoolRelief, tried: list[Rung]) -> VramExhaustedError | DeviceLostError:
     last = next((rung for rung in reversed(tried) if rung.kind != "lost"), None)
     rungs = [{"device": str(rung.device), "tile": rung.tile, "why": rung.why} for rung in tried]
     if last is None:

@@ -21,16 +21,14 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from line_interrupts import Interrupt
+
 from photokeep_nodes import _vram, vram_manager
 
 WATCHDOG_S = 30.0  # of real time that one step may take; nothing waits for it but a broken test
 _STEP_S = 1e-5  # of the scheduler's clock that a line takes
 _UNTRACED = {"simulated.py", "policy.py", "report.py"}  # no shared state of the pool's is touched here
 _FOLDER = str(Path(_vram.__file__).parent)
-
-
-class Interrupt(BaseException):
-    """Like the host's InterruptProcessingException, or a Ctrl-C."""
 
 
 class Killed(BaseException):

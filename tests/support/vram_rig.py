@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import torch
@@ -36,6 +37,30 @@ class Source:
         module.weight = nn.Parameter(torch.rand(self.units, UNIT // 4, generator=generator))
         self.built = weakref.ref(module)
         return module.eval()
+
+
+class Clock:
+    """A clock that a test moves by hand."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def hold(source: Source) -> tuple[threading.Event, threading.Event]:
+    """Make a source's load wait; return what is set once it began, and what lets it go on."""
+    began, go = threading.Event(), threading.Event()
+    load = source.load
+
+    def held() -> nn.Module:
+        began.set()
+        assert go.wait(20)
+        return load()
+
+    source.load = held
+    return began, go
 
 
 class Rig:

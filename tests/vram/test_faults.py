@@ -11,8 +11,9 @@ from itertools import count
 
 import pytest
 import torch
+from line_interrupts import Interrupt
 from pool_crowd import CPU, GPU, UNIT, Crowd
-from pool_scheduler import Interrupt, scheduled
+from pool_scheduler import scheduled
 
 from photokeep_nodes.errors import VramError
 from photokeep_nodes.vram_manager import PlanStep

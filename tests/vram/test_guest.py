@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import linecache
-import sys
 import threading
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 import torch
+from line_interrupts import Interrupt, interrupt_at
 from torch import nn
 
 from photokeep_nodes._vram import device as vram_device
@@ -20,10 +20,6 @@ from photokeep_nodes.vram_manager import ModelSource, PlanStep, VramPool
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 UNIT = 1024
-
-
-class Interrupt(BaseException):
-    """What a host raises when the user stops it."""
 
 
 class Seat:
@@ -239,33 +235,18 @@ def test_an_interrupt_at_any_line_outside_the_lock_leaves_the_books_right():
         rig = Rig(vram=4)
         seen = []
 
-        def trace(frame, event, _argument, rig=rig, seen=seen, number=number):
-            if frame.f_code.co_filename not in (guest.__file__, engine.__file__):
-                return None
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-            unbegun = "pool._state is not state" in line  # a recall that has not begun is the host's to repeat
-            if event == "line" and not rig.pool._lock.locked() and "with " not in line and not unbegun:
-                seen.append(frame.f_lineno)
-                if len(seen) == number:
-                    sys.settrace(None)
-                    raise Interrupt
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            rig.touch("aa")
-            rig.host.during = lambda rig=rig: rig.host.free("aa")
-            rig.touch("b", working_bytes=UNIT)
-            with rig.lease("b"):
+        # A recall that has not begun is the host's to repeat.
+        spared = "pool._state is not state"
+        with suppress(Interrupt):
+            with interrupt_at(number, rig.pool, seen, (guest, engine), spared):
+                rig.touch("aa")
+                rig.host.during = lambda rig=rig: rig.host.free("aa")
+                rig.touch("b", working_bytes=UNIT)
+                with rig.lease("b"):
+                    rig.host.free("b")
+                    rig.touch("b")
                 rig.host.free("b")
-                rig.touch("b")
-            rig.host.free("b")
             interrupted = False
-        except Interrupt:
-            pass
-        finally:
-            sys.settrace(before)
         rig.host.during = lambda: None
         for key in ("aa", "b"):
             rig.touch(key, working_bytes=UNIT, timeout_s=1)

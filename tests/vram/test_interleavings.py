@@ -9,8 +9,9 @@ import random
 from contextlib import suppress
 
 import pytest
+from line_interrupts import Interrupt
 from pool_crowd import CPU, GPU, OTHER, UNIT, Crowd
-from pool_scheduler import Interrupt, Lock, Scheduler, scheduled
+from pool_scheduler import Lock, Scheduler, scheduled
 
 from photokeep_nodes.errors import VramError
 from photokeep_nodes.vram_manager import PlanStep

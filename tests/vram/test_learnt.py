@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vram_rig import Clock
 
 from photokeep_nodes._vram import learnt
 from photokeep_nodes._vram.keep import SCHEMA_VERSION, Keep
@@ -30,17 +31,9 @@ GPU = "NVIDIA Some Card"
 MIB = 2**20
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1e9)
 
 
 @pytest.fixture

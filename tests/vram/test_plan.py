@@ -9,7 +9,7 @@ from math import inf
 
 import pytest
 import torch
-from vram_rig import CPU, GPU, OTHER, UNIT, Rig, Source
+from vram_rig import CPU, GPU, OTHER, UNIT, Rig, Source, hold
 
 from photokeep_nodes._vram import prefetch
 from photokeep_nodes._vram.plan import Plan, PlanBook
@@ -144,19 +144,14 @@ def test_the_next_model_is_brought_while_the_present_one_is_used():
 
 def test_who_asks_for_what_is_on_its_way_joins_it():
     rig, a = Rig(4), Source("a")
-    begun, go = threading.Event(), threading.Event()
-    load = a.load
-
-    def slowly():
-        begun.set()
-        assert go.wait(LONG_S)
-        return load()
-
-    a.load = slowly
+    begun, go = hold(a)
     with rig.pool.plan("job", steps((a,))):
         assert begun.wait(LONG_S)
-        threading.Timer(0.01, go.set).start()
-        rig.touch(a)
+        joining = threading.Thread(target=rig.touch, args=(a,))
+        joining.start()
+        until(lambda: rig.joined_loads == 1, "it waits for the load under way")
+        go.set()
+        joining.join(LONG_S)
     assert (a.loads, rig.joined_loads, rig.foreseen_hits) == (1, 1, 1)
     assert audit(rig.pool) == []
 
@@ -336,15 +331,7 @@ def test_a_prefetch_that_was_for_nothing_is_counted():
 
 def test_closing_waits_for_a_load_in_the_middle():
     rig, a = Rig(4), Source("a")
-    begun, go = threading.Event(), threading.Event()
-    load = a.load
-
-    def slowly():
-        begun.set()
-        assert go.wait(LONG_S)
-        return load()
-
-    a.load = slowly
+    begun, go = hold(a)
     plan = rig.pool.plan("job", steps((a,)))
     plan.__enter__()
     assert begun.wait(LONG_S)

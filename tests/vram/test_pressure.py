@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from vram_rig import Clock
 
 from photokeep_nodes import vram_manager
 from photokeep_nodes._vram import device as device_module
@@ -106,14 +107,6 @@ def card(monkeypatch):
         torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(uuid=UUID, total_memory=said.total)
     )
     return said
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import os
 import random
 import sys
@@ -10,14 +9,15 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
+from line_interrupts import Interrupt, interrupt_at
 from torch import nn
 
 from photokeep_nodes import vram_manager
-from photokeep_nodes._vram import bring, core, engine, lease, prefetch, weights
+from photokeep_nodes._vram import bring, core, engine, lease, prefetch, relief, weights
 from photokeep_nodes._vram.queue import BYPASS_LIMIT, Patience
 from photokeep_nodes._vram.records import Ledger, Request, Waiter
 from photokeep_nodes._vram.simulated import SimulatedDevice, audit
@@ -184,10 +184,6 @@ def test_a_failed_load_is_raised_to_everyone_who_waited(threads, error):  # I6
     source.error = None
     touch(pool, source)
     assert source.loads == 2
-
-
-class Interrupt(BaseException):
-    """Like the host's InterruptProcessingException."""
 
 
 def test_an_interrupted_load_is_taken_over_by_who_waits(threads):  # I6
@@ -664,31 +660,7 @@ def test_a_handler_is_told_when_not_to_interrupt(monkeypatch):
 
 # -- interrupts -------------------------------------------------------------------------------------------------------
 
-_TRACED = {module.__file__ for module in (bring, core, engine, lease, weights, vram_manager)}
-
-
-@contextmanager
-def interrupt_at(number: int, pool: VramPool, seen: list[int]):
-    """Raise Interrupt at the ``number``-th line that runs outside the pool's lock."""
-
-    def trace(frame, event, _argument):
-        if frame.f_code.co_filename not in _TRACED:
-            return None
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        # Leaving a with block shows up as its first line once more, where no interpreter would interrupt.
-        if event == "line" and not pool._lock.locked() and "with " not in line and frame.f_code.co_name != "__del__":
-            seen.append(frame.f_lineno)
-            if len(seen) == number:
-                sys.settrace(None)
-                raise Interrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
+_TRACED = (bring, core, engine, lease, relief, weights, vram_manager)
 
 
 def test_an_interrupt_at_any_line_outside_the_lock_leaves_the_pool_sound():  # I6
@@ -699,7 +671,7 @@ def test_an_interrupt_at_any_line_outside_the_lock_leaves_the_pool_sound():  # I
         pool, gpu = new_pool(2, ram=2)
         seen: list[int] = []
         interrupted = False
-        with interrupt_at(number, pool, seen):
+        with interrupt_at(number, pool, seen, _TRACED):
             try:
                 touch(pool, a, b)
                 touch(pool, c, a)
@@ -707,6 +679,7 @@ def test_an_interrupt_at_any_line_outside_the_lock_leaves_the_pool_sound():  # I
                 touch(pool, c, device=CPU)
                 pool.drop("c")
                 pool.trim("vram", UNIT)
+                pool.relieve(GPU)
             except Interrupt:
                 interrupted = True
         if not interrupted:
