@@ -182,9 +182,11 @@ def pool_lines(figures: dict[str, Any]) -> str:
     parts += [f"{places.count(place)} on {place}" for place in dict.fromkeys(places)]
     if counters["cold_loads"]:
         parts.append(f"{counters['cold_loads']} loaded from disk in {counters['load_s']:.1f} s")
+    # Two counts, neither a part of the other: what was still on its way when its stage began was brought ahead as well.
+    if counters.get("foreseen_hits"):
+        parts.append(f"{counters['foreseen_hits']} brought ahead of their stage")
     if counters["hits"]:
-        ahead = counters.get("foreseen_hits")
-        parts.append(f"{counters['hits']} found in place" + (f" ({ahead} brought ahead)" if ahead else ""))
+        parts.append(f"ready at once for {counters['hits']} {'uses' if counters['hits'] > 1 else 'use'}")
     if evicted:
         parts.append(f"{evicted} evicted")
     parts += [f"{counters[name]} {text}" for name, text in _INCIDENTS.items() if counters.get(name)]

@@ -123,6 +123,12 @@ def test_says_only_what_happened():
     )
 
 
+def test_says_one_use_of_one():
+    figures = copy.deepcopy(FIGURES)
+    figures["counters"]["hits"] = 1
+    assert "ready at once for 1 use\n" in display.pool_lines(figures)
+
+
 def test_says_all_that_happened():
     figures = copy.deepcopy(FIGURES)
     figures["counters"] |= {
@@ -141,7 +147,8 @@ def test_says_all_that_happened():
     figures["models"] = [{"places": ["cuda:0"]}, {"places": ["cpu", "cuda:0"]}, {"places": ["cuda:1"]}]
     assert display.pool_lines(figures) == (
         "models: 3 in memory, 2 on cuda:0, 1 on cuda:1, 2 loaded from disk in 1.9 s, "
-        "7 found in place (3 brought ahead), 3 evicted, 2 with smaller tiles, 128 MB moved, waited 0.2 s\n"
+        "3 brought ahead of their stage, ready at once for 7 uses, 3 evicted, 2 with smaller tiles, "
+        "128 MB moved, waited 0.2 s\n"
         "peak set aside for models and their work: 512 MB of 12 GB (cpu), 3.0 GB of 8.0 GB (cuda:0)"
     )
 
