@@ -5,15 +5,29 @@ Plain data and one callable; importing this module imports no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
 
-Role = Literal["denoise", "low_light", "upscale", "face_detect", "face_restore", "colorize"]
+Role = Literal["denoise", "deblur", "jpeg", "low_light", "upscale", "face_detect", "face_restore", "colorize"]
+ROLES: tuple[Role, ...] = get_args(Role)
+ROLE_TITLES: dict[Role, str] = {
+    "denoise": "Denoise",
+    "deblur": "Deblur",
+    "jpeg": "Remove JPEG Artifacts",
+    "low_light": "Low Light",
+    "upscale": "Upscale",
+    "face_detect": "Face Detection",
+    "face_restore": "Face Restore",
+    "colorize": "Colorize",
+}
+"""What people call the stage a role serves."""
+
+Condition = Literal["noise_sigma", "jpeg_quality"]
 DTypeName = Literal["float32", "float16", "bfloat16"]
 
 
@@ -66,10 +80,19 @@ class InPackage:
 
 @dataclass(frozen=True)
 class Download:
-    """A published file that the user places, or has fetched, into a model folder."""
+    """A published file that the user places, or has fetched, into a model folder.
+
+    Attributes:
+        filename: its name in the model folder.
+        url: where its publisher has it.
+        mirrors: other addresses of the same bytes, tried in order when the first fails.
+        folder: kind of ComfyUI model folder it belongs into, such as "upscale_models".
+    """
 
     filename: str
     url: str
+    mirrors: tuple[str, ...] = ()
+    folder: str = "photokeep"
 
 
 @dataclass(frozen=True)
@@ -78,8 +101,9 @@ class WeightFile:
 
     Attributes:
         origin: where it comes from.
-        size_bytes: exact size of the file as published.
-        sha256: digest of the file as published.
+        size_bytes: exact size of the file as published; about that where ``sha256`` is empty.
+        sha256: digest of the file as published; empty where no publisher states one: then the digest of the first
+            file that loads is remembered, and another one refused.
         licence: the terms of the weights.
     """
 
@@ -93,6 +117,35 @@ class WeightFile:
         """File name without folders."""
         name = self.origin.path if isinstance(self.origin, InPackage) else self.origin.filename
         return name.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A second model of the same shape, whose weights can be mixed in: one slider between two characters.
+
+    Attributes:
+        partner: id of the other model.
+        widget: name of the slider on the model's node.
+        default: its value to begin with.
+        partner_at: its value, 0 or 1, at which the partner alone is used.
+        tooltip: what the slider does.
+    Source: Wang et al. 2019, arXiv:1811.10515 (deep network interpolation).
+    """
+
+    partner: str
+    widget: str
+    default: float
+    partner_at: Literal[0, 1]
+    tooltip: str
+
+    @property
+    def alone_at(self) -> int:
+        """Value of the slider at which the model is used alone, and the partner's file is not needed."""
+        return 1 - self.partner_at
+
+    def share(self, value: float) -> float:
+        """Share of the partner's weights, 0 to 1, at a value of the slider."""
+        return round(value if self.partner_at == 1 else 1.0 - value, 4)
 
 
 @dataclass(frozen=True)
@@ -111,10 +164,22 @@ class ModelSpec:
         bytes_per_pixel: working memory per input pixel of a tile in float32; an estimate the pool corrects.
         scale: output side over input side.
         channels: input channels.
-        multiple_of: input sides must be multiples of this.
+        multiple_of: input sides, and the offsets of tiles, must be multiples of this: the unshuffle factor, the window.
         minimum: smallest input side in pixels.
-        receptive_field: pixels of context on each side that an output pixel can see; tiles overlap by it.
+        value_range: values the module takes; the photo is clamped to them.
+        receptive_field: pixels of context on each side that an output pixel makes use of; tiles overlap by it.
+        best_tile: tile side in pixels beyond which results get worse, for networks that pool over the whole tile and
+            were trained on small ones; 0 where larger is never worse.
         dtypes: floating types the architecture keeps its quality in, fastest first.
+        condition: what the module takes as its second argument, (B,) in [0, 1]: the noise's standard deviation, or the
+            JPEG quality; None for blind models.
+        condition_required: whether the module cannot work it out by itself.
+        blend: a second model whose weights can be mixed in.
+        mixed_with: this spec is such a mixture: the partner, and its share of the weights.
+        copied: copies the network from the program that holds it, where there is no weight file; the id then names the
+            weights.
+        requirement: what to ask pip for besides photokeep, where the network's code lies in another distribution, whose
+            name is its package's too.
         description: one line for tooltips and lists.
         source: paper or repository.
     """
@@ -132,17 +197,44 @@ class ModelSpec:
     channels: int = 3
     multiple_of: int = 1
     minimum: int = 1
+    value_range: tuple[float, float] = (0.0, 1.0)
     receptive_field: int = 16
+    best_tile: int = 0
     dtypes: tuple[DTypeName, ...] = ("float32",)
+    condition: Condition | None = None
+    condition_required: bool = False
+    blend: Blend | None = None
+    mixed_with: tuple[ModelSpec, float] | None = None
+    copied: Callable[[], torch.nn.Module] | None = None
+    requirement: str = ""
     description: str = ""
     source: str = ""
+
+    @property
+    def network_id(self) -> str:
+        """Name under which what the network's shape decides is known: one for all mixtures of its weights."""
+        return self.id.partition("+")[0]
+
+    @property
+    def parts(self) -> tuple[ModelSpec, ...]:
+        """The models whose weight files are needed: itself, and the partner of a mixture."""
+        if self.mixed_with is None:
+            return (self,)
+        partner, _ = self.mixed_with
+        return replace(self, id=self.network_id, mixed_with=None), partner
 
 
 @dataclass(frozen=True)
 class ModelHandle:
-    """What a model node hands to a stage node: a name, never weights."""
+    """What a model node hands to a stage node: a name, never weights.
+
+    Attributes:
+        model_id: of the catalogue, or "file:ROLE/NAME" for a file dropped into a model folder.
+        blend: share, 0 to 1, of the weights of the model's partner.
+    """
 
     model_id: str
+    blend: float = 0.0
 
 
 def socket_type(role: Role) -> str:

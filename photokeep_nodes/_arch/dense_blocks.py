@@ -71,9 +71,10 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) to the same shape."""
-        parts = [x]
+        # Rounded once for all five convolutions; what is added to is not.
+        parts = [x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x]
         for convolution in self.convolutions:
-            parts.append(convolution(x if len(parts) == 1 else self._scratch.joined(parts)))
+            parts.append(convolution(parts[0] if len(parts) == 1 else self._scratch.joined(parts)))
         return torch.add(x, parts[-1], alpha=0.2)
 
 

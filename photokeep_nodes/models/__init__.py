@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from functools import cache
 
 from ..errors import NodeInputError
 from ..model_spec import ModelHandle, ModelSpec
+from . import _dropped_in
 
 _modules: dict[str, str] = {}
 
@@ -37,6 +39,8 @@ def catalogue() -> dict[str, ModelSpec]:
 
 def module_of(model_id: str) -> str:
     """Name of the module that defines a model; its code is part of what the model computes."""
+    if model_id.startswith(_dropped_in.PREFIX):
+        return _dropped_in.__name__
     catalogue()
     return _modules[model_id]
 
@@ -46,10 +50,22 @@ def get(handle: ModelHandle) -> ModelSpec:
 
     Raises:
         NodeInputError: the handle is none, or names a model this version does not have.
+        WeightsError: it names a file of the user's that is missing, damaged, or of no known architecture.
     """
     if not isinstance(handle, ModelHandle):
         raise NodeInputError(f"a model handle was expected, not {type(handle).__name__}", hint="Connect a model node.")
+    if handle.model_id.startswith(_dropped_in.PREFIX):
+        return _dropped_in.get(handle.model_id)
     spec = catalogue().get(handle.model_id)
     if spec is None:
         raise NodeInputError(f"there is no model {handle.model_id!r} here", hint="See `photokeep models list`.")
-    return spec
+    return spec if handle.blend == 0.0 else _mixture(spec, handle.blend)
+
+
+def _mixture(spec: ModelSpec, share: float) -> ModelSpec:
+    partner = catalogue().get(spec.blend.partner) if spec.blend is not None else None
+    if partner is None or not 0.0 <= share <= 1.0:
+        raise NodeInputError(f"{spec.title} cannot be mixed with {share:g} of another model")
+    if share == 1.0:
+        return partner
+    return replace(spec, id=f"{spec.id}+{share:g}*{partner.id}", mixed_with=(partner, share))

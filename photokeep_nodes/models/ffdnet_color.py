@@ -46,6 +46,8 @@ SPEC = ModelSpec(
     # Twelve 3 x 3 convolutions at half size.
     receptive_field=26,
     dtypes=("float16", "float32"),
+    condition="noise_sigma",
+    condition_required=True,
     description="Removes noise of a known strength; fast, faithful, keeps what it is not sure about.",
     source="Zhang, Zuo, Zhang 2018, arXiv:1710.04026; https://github.com/cszn/KAIR",
 )

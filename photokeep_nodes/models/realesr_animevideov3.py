@@ -5,20 +5,10 @@ The module takes (B, 3, H, W) RGB in [0, 1] and returns (B, 3, 4H, 4W), not clam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
-from ..model_spec import Bundled, Licence, ModelSpec, WeightFile
-from . import _spandrel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
-
-
-def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    return _spandrel.load(state, architecture="Compact", scale=4)
-
+from ..model_spec import Bundled, ModelSpec, WeightFile
+from . import _licences, _spandrel
 
 SPEC = ModelSpec(
     id="realesr-animevideov3",
@@ -31,18 +21,16 @@ SPEC = ModelSpec(
             Bundled("realesr_animevideov3_x4.safetensors"),
             size_bytes=1_251_552,
             sha256="42a55a65ac48d0163221e13cfcb1cf53f6191a8127b1e985e9ca04d962b74d93",
-            licence=Licence(
-                "BSD-3-Clause", commercial=True, url="https://github.com/xinntao/Real-ESRGAN/blob/master/LICENSE"
-            ),
+            licence=_licences.REAL_ESRGAN,
         ),
     ),
-    build=_build,
+    build=partial(_spandrel.load, architecture="Compact", scale=4),
     weight_bytes=4 * 621_424,
     bytes_per_pixel=900,
     scale=4,
     # Eighteen 3 x 3 convolutions; a pixel sees nothing beyond.
     receptive_field=18,
-    dtypes=("float16", "float32"),
+    dtypes=("float16", "bfloat16", "float32"),
     description="Upscales x4, small and quick on a CPU; trained on drawings, so skin and foliage come out smooth.",
     source="Wang et al. 2021, arXiv:2107.10833; https://github.com/xinntao/Real-ESRGAN",
 )

@@ -5,24 +5,10 @@ The module takes (B, 3, H, W) RGB in [0, 1] and returns (B, 3, 4H, 4W), not clam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
-from ..model_spec import Download, InPackage, Licence, ModelSpec, WeightFile
-from . import _spandrel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
-
-_LICENCE = Licence("BSD-3-Clause", commercial=True, url="https://github.com/xinntao/Real-ESRGAN/blob/master/LICENSE")
-
-
-def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    from .._arch.dense_blocks import reuse_memory
-
-    return reuse_memory(_spandrel.load(state, architecture="ESRGAN", scale=4))
-
+from ..model_spec import Blend, Download, InPackage, ModelSpec, WeightFile
+from . import _licences, _spandrel
 
 SPEC = ModelSpec(
     id="realesrgan-x4plus",
@@ -43,27 +29,37 @@ SPEC = ModelSpec(
             ),
             size_bytes=33_424_520,
             sha256="713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
-            licence=_LICENCE,
+            licence=_licences.REAL_ESRGAN,
         ),
         WeightFile(
             Download(
                 "RealESRGAN_x4plus.pth",
                 "https://github.com/xinntao/Real-ESRGAN/releases/download/v0.1.0/RealESRGAN_x4plus.pth",
+                folder="upscale_models",
             ),
             size_bytes=67_040_989,
             sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
-            licence=_LICENCE,
+            licence=_licences.REAL_ESRGAN,
         ),
     ),
-    build=_build,
+    build=partial(_spandrel.load_rrdbnet, scale=4),
     weight_bytes=4 * 16_697_987,
     bytes_per_pixel=15_000,
     scale=4,
     minimum=2,
-    # A pixel can see 348 px, but not much of it: with 32 px of context a crop differs from the whole photo by at most
-    # 10/255 at the very edge of the context and 0.4/255 on average (16 px: 25 and 0.9; 48 px: 2 and 0.1).
-    receptive_field=32,
-    dtypes=("float16", "float32"),
+    # A pixel can see 348 px, but not much of it: in four strips of photos tiles with 48 px of context differ from the
+    # whole by at most 0.7/255 (32 px: 2.5, 40 px: 1.3, 64 px: 0.06); see bench/seams.py.
+    receptive_field=48,
+    dtypes=("float16", "bfloat16", "float32"),
+    # The two were trained one from the other, so what lies between their weights works too.
+    blend=Blend(
+        partner="realesrnet-x4plus",
+        widget="fidelity",
+        default=0.0,
+        partner_at=1,
+        tooltip="0: crisp, with invented texture. 1: soft and true to the photo; that end, and any mixture, needs"
+        " RealESRNet's file too.",
+    ),
     description="Upscales x4 and cleans up real-world damage; may invent fine texture. Slow on a CPU.",
     source="Wang et al. 2021, arXiv:2107.10833; https://github.com/xinntao/Real-ESRGAN",
 )

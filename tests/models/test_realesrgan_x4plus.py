@@ -3,15 +3,20 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import sr_quality
 import torch
 from skimage import data
 
 from photokeep_nodes.errors import WeightsFormatError
 from photokeep_nodes.models.realesrgan_x4plus import SPEC
 from photokeep_nodes.weight_formats import read_state_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FILE = SPEC.weights[0]
 FOUND = importlib.util.find_spec(FILE.origin.package)
@@ -40,12 +45,11 @@ def test_the_packaged_weights_are_the_whole_network(state: dict[str, torch.Tenso
 
 
 @needs_weights
-def test_it_doubles_twice_and_stays_true_to_the_photo(state: dict[str, torch.Tensor]) -> None:
+def test_it_doubles_twice_and_stays_true_to_the_photo(module: torch.nn.Module) -> None:
     """The golden output was computed once from these weights with spandrel 0.4.2 and torch 2.15 on a CPU.
 
     A permuted or mislabelled layer destroys the picture; rounding differs by some 1e-6 between machines.
     """
-    module = SPEC.build(state)
     image = torch.from_numpy(data.astronaut()[90:122, 200:248] / np.float32(255)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         out = module(image)
@@ -54,6 +58,33 @@ def test_it_doubles_twice_and_stays_true_to_the_photo(state: dict[str, torch.Ten
     assert (small - image).abs().mean() < 0.03
     golden = np.load(Path(__file__).parents[1] / "data" / "realesrgan_x4plus.npy")
     np.testing.assert_allclose(out[0, :, ::8, ::8].numpy(), golden, atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    return SPEC.build(state)
+
+
+@needs_weights
+def test_by_the_numbers_a_clean_photo_loses_to_bicubic_and_gains_detail(module: torch.nn.Module) -> None:
+    """It invents texture, which PSNR and SSIM punish; the figures are recorded to notice when they change."""
+    photo = sr_quality.astronaut()
+    ours, bicubic = sr_quality.compare(module, photo, sr_quality.shrunk(photo))
+    assert ours.psnr == pytest.approx(23.1, abs=0.3)
+    assert ours.ssim == pytest.approx(0.725, abs=0.01)
+    assert bicubic.psnr == pytest.approx(25.8, abs=0.3)
+    assert bicubic.detail < 0.6 < 0.8 < ours.detail < 1.05
+
+
+@needs_weights
+@pytest.mark.parametrize(("photo", "ssim"), [(sr_quality.coffee, 0.701), (sr_quality.rocket, 0.832)])
+def test_a_damaged_photo_comes_nearer_to_the_original_than_bicubic(
+    module: torch.nn.Module, photo: Callable[[], np.ndarray], ssim: float
+) -> None:
+    original = photo()
+    ours, bicubic = sr_quality.compare(module, original, sr_quality.damaged(sr_quality.shrunk(original)))
+    assert ours.ssim == pytest.approx(ssim, abs=0.015)
+    assert ours.ssim > bicubic.ssim + 0.03
 
 
 def test_weights_of_nothing_known_are_refused() -> None:
