@@ -16,7 +16,9 @@
     ├── WeightsError
     │   ├── WeightsMissingError     a model's file is not installed
     │   ├── WeightsCorruptError     size or digest differ from the catalogue
-    │   └── WeightsFormatError      not the architecture the catalogue names, or not readable
+    │   ├── WeightsFormatError      not the architecture the catalogue names, or not readable
+    │   ├── WeightsDownloadError    a file could not be fetched
+    │   └── LicenceNotAcceptedError  its licence asks for a consent that was not given
     ├── VramError
     │   ├── VramExhaustedError      more than the device can ever give
     │   ├── DeviceLostError         the device failed and was fenced off
@@ -125,6 +127,16 @@ class WeightsCorruptError(WeightsError):
 
 class WeightsFormatError(WeightsError):
     """A weight file cannot be read, or holds another architecture than the catalogue names."""
+
+
+class WeightsDownloadError(WeightsError):
+    """A weight file could not be fetched: the network, the server or the disk did not do its part."""
+
+
+class LicenceNotAcceptedError(WeightsError):
+    """The weights do not allow commercial use, and the user has not accepted that; the hint has the command."""
+
+    exit_code = 2
 
 
 class VramError(PhotokeepError):

@@ -6,22 +6,36 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TEMPORARY_PREFIX = ".photokeep-tmp-"
 """How the names of files begin that are being written, or were when the machine went down."""
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes."""
+def sha256_of(path: Path, *, on_bytes: Callable[[int], None] | None = None) -> str:
+    """Digest of a file's bytes.
+
+    Args:
+        path: the file.
+        on_bytes: told how many more bytes were read, as they are.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
     return digest.hexdigest()
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder at or above ``path`` that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -41,14 +55,32 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
+    with replacing(path, private=private) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Let the body write an empty file beside ``path``, which takes its place when the body ends without an error.
+
+    The body may also replace it; permissions are as of ``write_atomically`` either way.
+
+    Raises:
+        OSError: it could not be written; nothing of it is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private to the user, and results and shared model folders are for others, too.
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as stream:
-            stream.write(data)
-            stream.flush()
+        descriptor = os.open(temporary, flags, 0o600 if private else 0o666)
+        mode = os.fstat(descriptor).st_mode
+        os.close(descriptor)
+        yield temporary
+        # The body may have put a file of its own there: safetensors does, and makes it private.
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(stat.S_IMODE(mode))
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:

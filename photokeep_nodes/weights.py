@@ -1,11 +1,10 @@
-"""Find, verify, convert and fetch weight files.
+"""Find, verify and convert weight files; `fetching` gets them.
 
-A file counts as installed when it lies where the catalogue says, with the size it says. Its digest is checked
-before it is first read and remembered by path, size, time and inode, so that a large file is hashed once. Formats that
-are slow or unsafe to read (ncnn, pickles) are converted once to safetensors in the per-user cache, with a digest beside
-them.
+A file counts as installed when it lies where the catalogue says, with the size it says. Its digest is checked before it
+is first read. Formats that are slow or unsafe to read (ncnn, pickles) are converted once to safetensors in the per-user
+cache, with a digest beside them.
 
-Nothing is ever downloaded unless ``fetch`` is called. Everything but ``load_module`` works without importing torch.
+Nothing here downloads anything, and everything but reading weights works without importing torch.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from . import host
-from .errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsMissingError
-from .files import sha256_of, write_atomically
+from . import digests, host
+from .errors import MissingExtraError, WeightsCorruptError, WeightsError, WeightsFormatError, WeightsMissingError
+from .files import write_atomically
 from .model_spec import Bundled, Download, InPackage, ModelSpec, WeightFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import torch
 
@@ -64,7 +62,7 @@ def _candidates(file: WeightFile) -> list[tuple[Path, Path | None]]:
     if isinstance(origin, Bundled):
         return [(_BUNDLED_DIR / origin.filename, None)]
     if isinstance(origin, Download):
-        return [(folder / origin.filename, None) for folder in host.user_model_dirs()]
+        return [(folder / origin.filename, None) for folder in host.user_model_dirs(origin.folder)]
     try:
         # find_spec of a top-level name locates a package without running any of its code.
         found = importlib.util.find_spec(origin.package)
@@ -85,7 +83,7 @@ def status(spec: ModelSpec) -> Status:
                 continue
             if size is None or (param_path is not None and not param_path.is_file()):
                 continue
-            if size == file.size_bytes:
+            if size == file.size_bytes or (size and not file.sha256):
                 return Status("installed", InstalledFile(file, path, param_path))
             detail = detail or f"{path} has {size} bytes, the published file {file.size_bytes}"
     return Status("corrupt", detail=detail) if detail else Status("missing")
@@ -109,7 +107,10 @@ def require(specs: Iterable[ModelSpec]) -> None:
             and with those that are there in another size.
         WeightsCorruptError: none is missing, but some are there in another size.
     """
-    found = {spec: status(spec) for spec in dict.fromkeys(specs)}
+    wanted = list(specs)
+    found = {part: status(part) for spec in wanted for part in spec.parts}
+    mixtures = {spec.mixed_with[0]: spec for spec in wanted if spec.mixed_with is not None}
+    sliders = {partner: mixture for partner, mixture in mixtures.items() if partner not in wanted}
     missing = [spec for spec, each in found.items() if each.state == "missing"]
     corrupt = [spec for spec, each in found.items() if each.state == "corrupt"]
     spoilt = "\n".join(
@@ -117,7 +118,7 @@ def require(specs: Iterable[ModelSpec]) -> None:
     )
     if missing:
         count = "1 weight file is" if len(missing) == 1 else f"{len(missing)} weight files are"
-        lines = [f"{count} not installed:", *(_shopping_line(spec) for spec in missing)]
+        lines = [f"{count} not installed:", *(_shopping_line(spec, sliders.get(spec)) for spec in missing)]
         if corrupt:
             lines += ["Cut short, or another version:", spoilt]
         raise WeightsMissingError(
@@ -133,12 +134,34 @@ def require(specs: Iterable[ModelSpec]) -> None:
         )
 
 
-def _shopping_line(spec: ModelSpec) -> str:
+def require_code(spec: ModelSpec) -> None:
+    """Check that the network's code is there, where it lies in another distribution; nothing of it is imported.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    package = re.match(r"\w*", spec.requirement)
+    if not package or not package[0] or importlib.util.find_spec(package[0]) is not None:
+        return
+    raise MissingExtraError(
+        f"{spec.title}: the code of its network is not installed, which is published apart",
+        hint=f"pip install '{spec.requirement}'",
+        requirement=spec.requirement,
+    )
+
+
+def _shopping_line(spec: ModelSpec, mixture: ModelSpec | None) -> str:
+    """What to get for a model, and for which mixture where nobody asked for the model itself."""
     file = spec.weights[0]
     terms = file.licence.id + ("" if file.licence.commercial else ", NON-COMMERCIAL")
     note = f" ({file.licence.note})" if file.licence.note else ""
+    wanted_for = ""
+    if mixture is not None and mixture.blend is not None:
+        slider = f'the slider "{mixture.blend.widget}" of {mixture.title}'
+        wanted_for = f"    for      {slider}; at {mixture.blend.alone_at} it does without\n"
     return (
         f"  {spec.title} [{spec.role.replace('_', ' ')}]\n"
+        f"{wanted_for}"
         f"    file     {file.filename}, {file.size_bytes / 1e6:.1f} MB\n"
         f"    licence  {terms}{note}\n"
         f"    get it   {install_command(spec)}"
@@ -166,67 +189,97 @@ def _installed(spec: ModelSpec) -> InstalledFile:
     return found
 
 
-class _DigestMemo:
-    """Digests of files already hashed, kept in the cache folder; losing it only costs time."""
-
-    def __init__(self) -> None:
-        self.path = host.cache_dir() / "digests.json"
-
-    def _read(self) -> dict[str, list[object]]:
-        try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
-    def digest(self, path: Path) -> str:
-        info = path.stat()
-        stamp = [info.st_size, info.st_mtime_ns, info.st_ino]
-        entry = self._read().get(str(path))
-        if isinstance(entry, list) and len(entry) == 4 and entry[:3] == stamp and isinstance(entry[3], str):
-            return entry[3]
-        digest = sha256_of(path)
-        known = self._read()
-        known[str(path)] = [*stamp, digest]
-        with contextlib.suppress(OSError):  # a read-only cache is no reason to refuse work
-            write_atomically(self.path, json.dumps(known, indent=0).encode())
-        return digest
+def pin_name(spec: ModelSpec, file: WeightFile) -> str:
+    """Name under which the digest of a file is pinned whose publisher states none."""
+    return f"{spec.network_id}/{file.filename}"
 
 
-def _check(spec: ModelSpec, path: Path, expected: str, *, rehash: bool) -> None:
-    found = sha256_of(path) if rehash else _DigestMemo().digest(path)
-    if found != expected:
-        raise WeightsCorruptError(
-            f"{spec.title}: {path} has sha256 {found}, the published file {expected}",
-            hint=f"The file is damaged or not the published one. Delete it, then: {install_command(spec)}",
-            model=spec.id,
-        )
+def _check(spec: ModelSpec, path: Path, found: str, expected: str, *, pinned: bool = False) -> None:
+    """Refuse a file whose digest is not the expected one: the published one, or the one that was seen first."""
+    if not expected or found == expected:
+        return
+    hint = f"The file is damaged or not the published one. Replace it with: {install_command(spec)}"
+    if pinned:
+        hint += f"\nIf its publisher has replaced it and you trust it: photokeep models verify {spec.id} --trust"
+    raise WeightsCorruptError(
+        f"{spec.title}: {path} has sha256 {found}, {'the one that was here first' if pinned else 'the published file'}"
+        f" {expected}",
+        hint=hint,
+        model=spec.id,
+    )
 
 
-def verify(spec: ModelSpec, *, rehash: bool = False) -> InstalledFile:
+def verify(spec: ModelSpec, *, rehash: bool = False, on_bytes: Callable[[int], None] | None = None) -> InstalledFile:
     """Check the digest of the weight file that would be used.
+
+    Where its publisher states none, it is held against the first one that was fetched or loaded.
 
     Args:
         spec: the model.
         rehash: read the whole file even if it was hashed before.
+        on_bytes: told how many more bytes were read, as they are.
     Raises:
         WeightsMissingError: not installed.
         WeightsCorruptError: size or digest differ from the catalogue's.
     """
     found = _installed(spec)
-    _check(spec, found.path, found.file.sha256, rehash=rehash)
+    taken = digests.digest(found.path, rehash=rehash, on_bytes=on_bytes)
+    if found.file.sha256:
+        _check(spec, found.path, taken, found.file.sha256)
+    else:
+        _check(spec, found.path, taken, digests.pinned(pin_name(spec, found.file)), pinned=True)
     if found.param_path is not None and isinstance(found.file.origin, InPackage):
-        _check(spec, found.param_path, found.file.origin.param_sha256, rehash=rehash)
+        taken = digests.digest(found.param_path, rehash=rehash)
+        _check(spec, found.param_path, taken, found.file.origin.param_sha256)
     return found
+
+
+def trust(spec: ModelSpec) -> bool:
+    """Take the file that is here as the right one, where its publisher states no digest.
+
+    Returns:
+        False where there is one, which then counts.
+    Raises:
+        WeightsError: not installed, not the model, or it cannot be kept in mind.
+    """
+    found = _installed(spec)
+    if found.file.sha256:
+        return False
+    check_loads(spec, found.path, found.path.suffix)
+    try:
+        digests.repin(pin_name(spec, found.file), digests.digest(found.path, rehash=True))
+    except OSError as error:
+        raise WeightsError(f"{digests.pins.path} cannot be written: {error.strerror or error}") from error
+    return True
+
+
+def check_loads(spec: ModelSpec, path: Path, suffix: str) -> None:
+    """Check that a file is the model it is said to be, by building it.
+
+    Args:
+        spec: the model.
+        path: the file.
+        suffix: of the name it will have.
+    Raises:
+        WeightsFormatError: it is not.
+    """
+    from . import weight_formats
+
+    _built(spec, weight_formats.read_state_dict(path, suffix=suffix))
 
 
 def digest(spec: ModelSpec) -> str:
     """Digest that identifies the weights in a stage's key; verified."""
-    return verify(spec).file.sha256
+    if spec.mixed_with is not None:
+        own, partner = (digest(part) for part in spec.parts)
+        return hashlib.sha256(f"{own} {partner} {spec.mixed_with[1]}".encode()).hexdigest()
+    found = verify(spec)
+    return found.file.sha256 or digests.digest(found.path)
 
 
 def _converted_path(found: InstalledFile) -> Path:
-    name = f"{found.path.stem}-{found.file.sha256[:16]}-v{_CONVERSION}.safetensors"
+    digest_of_file = found.file.sha256 or digests.digest(found.path)
+    name = f"{found.path.stem}-{digest_of_file[:16]}-v{_CONVERSION}.safetensors"
     return host.cache_dir() / "weights" / name
 
 
@@ -240,7 +293,7 @@ def _read_converted(path: Path) -> dict[str, torch.Tensor] | None:
 
     try:
         expected = _digest_path(path).read_text(encoding="ascii")
-        if _DigestMemo().digest(path) != expected:
+        if digests.digest(path) != expected:
             return None
         return weight_formats.read_state_dict(path)
     except (OSError, ValueError, WeightsFormatError):
@@ -255,10 +308,16 @@ def load_state_dict(spec: ModelSpec) -> dict[str, torch.Tensor]:
     Raises:
         WeightsMissingError, WeightsCorruptError, WeightsFormatError: see there.
     """
+    if spec.mixed_with is not None:
+        return _mixed(spec, spec.mixed_with[1])
+    found = verify(spec)
+    return _read(found)
+
+
+def _read(found: InstalledFile) -> dict[str, torch.Tensor]:
     from . import weight_formats
 
-    found = verify(spec)
-    if found.path.suffix == ".safetensors":
+    if found.path.suffix.lower() == ".safetensors":
         return weight_formats.read_state_dict(found.path)
     converted = _converted_path(found)
     if (known := _read_converted(converted)) is not None:
@@ -268,6 +327,15 @@ def load_state_dict(spec: ModelSpec) -> dict[str, torch.Tensor]:
     state_dict = weight_formats.read_state_dict(found.path, param_path=found.param_path, key_map=key_map)
     _save_converted(state_dict, converted, found)
     return state_dict
+
+
+def _mixed(spec: ModelSpec, share: float) -> dict[str, torch.Tensor]:
+    """Weights of a mixture, in float32: halves of the same network, moved ``share`` of the way to the partner's."""
+    own, partner = (load_state_dict(part) for part in spec.parts)
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (own, partner)]
+    if shapes[0] != shapes[1]:
+        raise WeightsFormatError(f"{spec.parts[0].title} and {spec.parts[1].title} are not of one shape")
+    return {name: own[name].float().lerp(partner[name].float(), share) for name in own}
 
 
 def _save_converted(state_dict: dict[str, torch.Tensor], path: Path, found: InstalledFile) -> None:
@@ -297,84 +365,28 @@ def load_module(spec: ModelSpec) -> torch.nn.Module:
     Raises:
         WeightsMissingError, WeightsCorruptError, WeightsFormatError: see there.
     """
-    state_dict = {
-        key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in load_state_dict(spec).items()
-    }
-    return spec.build(state_dict).eval().requires_grad_(requires_grad=False)
+    module = _built(spec, load_state_dict(spec)).eval().requires_grad_(requires_grad=False)
+    for part in spec.parts:
+        _pin_first(part)
+    return module
 
 
-def fetch(spec: ModelSpec, *, progress: bool = True) -> Path:
-    """Download the published weight file of ``spec`` into the first model folder.
+def _pin_first(spec: ModelSpec) -> None:
+    """Remember the digest of a file that has loaded, where its publisher states none."""
+    found = status(spec).installed
+    if found is not None and not found.file.sha256:
+        digests.pin(pin_name(spec, found.file), digests.digest(found.path))
 
-    The file appears under its name only when it is whole and its digest is right.
 
-    Raises:
-        WeightsError: it is not published as a download, the network failed, or there is no room.
-        WeightsCorruptError: the server sent other bytes.
-    """
-    import pooch
-    import requests
-
-    file = next((f for f in spec.weights if isinstance(f.origin, Download)), None)
-    if file is None or not isinstance(file.origin, Download):
-        raise WeightsError(f"{spec.title} is not downloaded as a file", hint=install_command(spec), model=spec.id)
-    pooch.get_logger().setLevel("WARNING")  # it announces each download on standard error, which is the caller's
-    folder = host.user_model_dirs()[0]
-    free = shutil.disk_usage(_existing_parent(folder)).free
-    if free < file.size_bytes:
-        raise WeightsError(
-            f"{spec.title} needs {file.size_bytes / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free",
-            hint="Free some space, or name another folder with PHOTOKEEP_MODELS.",
-        )
-    size_bytes = file.size_bytes
+def _built(spec: ModelSpec, state_dict: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    widened = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state_dict.items()}
     try:
-        return Path(
-            pooch.retrieve(
-                file.origin.url,
-                known_hash=f"sha256:{file.sha256}",
-                fname=file.origin.filename,
-                path=folder,
-                downloader=lambda url, target, _pooch: _download(url, Path(target), size_bytes, progress=progress),
-            )
-        )
-    except (requests.RequestException, OSError) as error:  # before ValueError, which some of them are as well
-        raise WeightsError(
-            f"{spec.title}: could not download {file.origin.url}: {error}",
-            hint=f"Check the connection and try again, or put the file into {folder} yourself.",
+        return spec.build(widened)
+    except (RuntimeError, KeyError, ValueError, IndexError) as error:
+        # What a network says about tensors that are not its own; where spandrel builds it, it has been said better.
+        reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
+        raise WeightsFormatError(
+            f"{spec.title}: the weights do not fit {spec.architecture}: {reason}",
+            hint=f"The file is another model's. Delete it, then: {install_command(spec)}",
             model=spec.id,
         ) from error
-    except ValueError as error:  # pooch's word for a digest that differs, and ours for too many bytes
-        raise WeightsCorruptError(
-            f"{spec.title}: {file.origin.url} sent other bytes than the published file",
-            hint="Try again later; nothing was kept.",
-            model=spec.id,
-        ) from error
-
-
-def _download(url: str, target: Path, size_bytes: int, *, progress: bool) -> None:
-    """Stream ``url`` into ``target``; pooch's own downloader would neither stop at the size nor close the connection.
-
-    Raises:
-        ValueError: more bytes came than were published.
-        requests.RequestException, OSError: the network or the disk failed.
-    """
-    import requests
-    import tqdm
-
-    with (
-        requests.get(url, stream=True, timeout=60) as response,
-        target.open("wb") as stream,
-        tqdm.tqdm(total=size_bytes, unit="B", unit_scale=True, leave=False, disable=not progress) as bar,
-    ):
-        response.raise_for_status()
-        written = 0
-        for chunk in response.iter_content(1 << 20):
-            written += len(chunk)
-            if written > size_bytes:
-                raise ValueError(f"more than {size_bytes} bytes")
-            stream.write(chunk)
-            bar.update(len(chunk))
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(p for p in (path, *path.absolute().parents) if p.exists())

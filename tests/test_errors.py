@@ -50,4 +50,5 @@ def test_every_error_says_what_it_is(cls: type[PhotokeepError]) -> None:
     # 1 a stage failed, 2 bad workflow, 3 weights missing: what the command line promises.
     assert cls.exit_code in (1, 2, 3)
     assert (cls.exit_code == 3) == issubclass(cls, WeightsMissingError)
-    assert (cls.exit_code == 2) == issubclass(cls, (errors.WorkflowError, errors.UsageError, errors.CacheError))
+    usage = (errors.WorkflowError, errors.UsageError, errors.CacheError, errors.LicenceNotAcceptedError)
+    assert (cls.exit_code == 2) == issubclass(cls, usage)

