@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import comfyui_folders
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -112,23 +114,54 @@ def preview_dir() -> Path | None:
     return Path(_folder_paths().get_temp_directory()) if in_comfyui() else None
 
 
-def user_model_dirs() -> tuple[Path, ...]:
-    """Folders searched for weight files, the first being where new ones go.
+MODEL_KINDS = ("photokeep", "upscale_models", "detection")
+"""ComfyUI's kinds of model folders in which weight files are looked for, ours first."""
 
-    ``PHOTOKEEP_MODELS`` (one folder) comes first, then ComfyUI's own model folders, then the per-user folder.
+
+def user_model_dirs(*kinds: str) -> tuple[Path, ...]:
+    """Folders searched for weight files.
+
+    ``PHOTOKEEP_MODELS`` (one folder) comes first, then the folders of the ComfyUI that runs this or is configured (see
+    `comfyui_folders`), then the per-user folder.
+
+    Args:
+        kinds: of ComfyUI's folders to search besides ``MODEL_KINDS``.
     """
+    dirs = [*_named_model_dir()]
+    for kind in dict.fromkeys((*MODEL_KINDS, *kinds)):
+        dirs.extend(_comfyui_dirs(kind))
+    return tuple(dict.fromkeys((*dirs, data_dir() / "models")))
+
+
+def new_model_dir(kind: str = "photokeep") -> Path:
+    """Folder into which a new weight file goes, which need not exist: ``PHOTOKEEP_MODELS``, ComfyUI's, the user's.
+
+    Args:
+        kind: of ComfyUI's folders, such as "upscale_models".
+    """
+    return next(iter((*_named_model_dir(), *_comfyui_dirs(kind), data_dir() / "models")))
+
+
+def _named_model_dir() -> list[Path]:
+    named = os.environ.get("PHOTOKEEP_MODELS")
+    return [Path(named).expanduser()] if named else []
+
+
+def _comfyui_dirs(kind: str) -> tuple[Path, ...]:
+    """Model folders of one kind of the ComfyUI that runs this or is configured; the first takes new files."""
+    if not in_comfyui():
+        return comfyui_folders.configured().of(kind)
+    if kind in _folder_paths().folder_names_and_paths:
+        return tuple(Path(path) for path in _folder_paths().get_folder_paths(kind))
+    models = getattr(_folder_paths(), "models_dir", None)
+    return (Path(models) / kind,) if models else ()
+
+
+def data_dir() -> Path:
+    """Per-user folder for what cannot be made again: weights, and what the user agreed to."""
     import platformdirs
 
-    dirs: list[Path] = []
-    if named := os.environ.get("PHOTOKEEP_MODELS"):
-        dirs.append(Path(named).expanduser())
-    if in_comfyui():
-        known = _folder_paths().folder_names_and_paths
-        for kind in ("photokeep", "upscale_models", "detection"):
-            if kind in known:
-                dirs.extend(Path(p) for p in _folder_paths().get_folder_paths(kind))
-    dirs.append(Path(platformdirs.user_data_dir("photokeep", appauthor=False)) / "models")
-    return tuple(dict.fromkeys(dirs))
+    return Path(platformdirs.user_data_dir("photokeep", appauthor=False))
 
 
 def cache_dir() -> Path:
@@ -184,6 +217,14 @@ def may_call_here() -> bool:
         return True
     executing = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", None)
     return "prompt_worker" in thread.name if executing is None else executing() is not None
+
+
+def full_precision() -> bool:
+    """Whether the user wants every network in float32: ``PHOTOKEEP_PRECISION=full``, or ComfyUI's ``--force-fp32``."""
+    if os.environ.get("PHOTOKEEP_PRECISION", "").lower() == "full":
+        return True
+    arguments = getattr(sys.modules.get("comfy.cli_args"), "args", None) if in_comfyui() else None
+    return bool(getattr(arguments, "force_fp32", False))
 
 
 def check_interrupted() -> None:

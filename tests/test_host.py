@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("PHOTOKEEP_MODELS", raising=False)
+    for name in ("PHOTOKEEP_MODELS", "COMFYUI_PATH", "PHOTOKEEP_EXTRA_MODEL_PATHS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path / "cache"))
 
 
@@ -169,6 +170,16 @@ def test_folders_are_the_hosts(comfyui: Any, tmp_path: Path) -> None:
     assert host.preview_dir() == tmp_path / "temp"
     assert host.user_model_dirs()[0] == tmp_path / "models" / "upscale_models"
     assert len(host.user_model_dirs()) == 2
+    assert host.new_model_dir("upscale_models") == tmp_path / "models" / "upscale_models"
+    assert host.new_model_dir() == host.user_model_dirs()[-1], "it has no folder of that kind, and does not say where"
+
+
+def test_a_kind_the_editor_does_not_know_lies_beside_its_own(
+    comfyui: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.modules["folder_paths"], "models_dir", str(tmp_path / "models"), raising=False)
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "another"))
+    assert host.new_model_dir() == host.user_model_dirs()[0] == tmp_path / "models" / "photokeep"
 
 
 def test_the_variable_comes_before_the_hosts_folders(
