@@ -161,6 +161,12 @@ class PhotokeepModel(torch.nn.Module):
         pass
 
 
+def stand_in(module: torch.nn.Module) -> Any:
+    """Make a patcher around a module without tensors, for a host that wants to load one before it calls a model."""
+    device = torch.device(_model_management().get_torch_device())
+    return sys.modules["comfy.model_patcher"].ModelPatcher(module, load_device=device, offload_device=_CPU)
+
+
 def _model_management() -> Any:
     return sys.modules["comfy.model_management"]
 

@@ -5,7 +5,8 @@ Weights come through the shared pool as a lease, never earlier than the stage th
 
 from __future__ import annotations
 
-import bisect
+import itertools
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
 
     import torch
 
-    from .model_spec import DTypeName, ModelHandle, ModelSpec, Role
+    from .model_spec import ModelHandle, ModelSpec, Role
 
 R = TypeVar("R")
 
-_CPU_TILE_SHARE = 0.25  # of the free memory, so that the photo and other programs keep theirs
-_GPU_TILE_SHARE = 0.6
-_LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
-_SMALLEST_TILE = 64
+_CPU_SHARE = 0.25  # of the free memory, so that the photo and other programs keep theirs
+_GPU_SHARE = 0.6
 
 _HOST_MEMORY = ComfyMemory()
+
+_mixtures: dict[str, list[str]] = {}
+_mixtures_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Network:
 
     Attributes:
         spec: what it is.
-        module: the network on ``device`` in ``dtype``.
+        module: the network on ``device``.
+        dtype: what it computes in.
     """
 
     spec: ModelSpec
@@ -55,14 +58,17 @@ class Network:
         """
         import torch
 
+        from . import precision
+
         batch, _, height, width = image.shape
+        holds = precision.stored(self.dtype)
         # Estimates are for one image; a call with several teaches nothing.
         learning = self.learning(height, width) if batch == 1 else nullcontext()
         # Not inference_mode: its tensors refuse in-place changes for the rest of their lives, in other nodes too.
-        with torch.no_grad(), learning:
+        with torch.no_grad(), learning, precision.computing(self.device, self.dtype):
             # channels_last: oneDNN's and cuDNN's convolutions run in it without reordering each activation.
-            image = image.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-            placed = [argument.to(self.device, self.dtype) for argument in arguments]
+            image = image.to(self.device, holds).contiguous(memory_format=torch.channels_last)
+            placed = [argument.to(self.device, holds) for argument in arguments]
             result: torch.Tensor = self.module(image, *placed)
             return result.float()
 
@@ -71,7 +77,7 @@ class Network:
         return vram_manager.learning(
             vram_manager.shared_pool(),
             vram_manager.working_memory(),
-            self.spec.id,
+            self.spec.network_id,
             (height, width),
             self.dtype,
             self.device,
@@ -94,48 +100,50 @@ def spec_for(handle: ModelHandle, role: Role) -> ModelSpec:
     return spec
 
 
-def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
-    """Fastest dtype in which both the architecture keeps its quality and the device computes well."""
-    import torch
-
-    by_name: dict[DTypeName, torch.dtype] = {
-        "float32": torch.float32,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-    }
-    if device.type != "cuda":
-        return torch.float32
-    for name in spec.dtypes:
-        if name != "bfloat16" or torch.cuda.is_bf16_supported():
-            return by_name[name]
-    return torch.float32
-
-
 def source_for(spec: ModelSpec, device: torch.device, dtype: torch.dtype | None = None) -> vram_manager.ModelSource:
     """What the pool has to know of a model.
 
     Args:
         spec: which model.
         device: where it will run.
-        dtype: None lets ``choose_dtype`` decide.
+        dtype: what it computes in; None lets ``precision`` decide.
     Raises:
         WeightsError: the weights are missing.
     """
     import torch
 
-    chosen = dtype or choose_dtype(spec, device)
-    element_size = torch.empty((), dtype=chosen).element_size()
+    from . import precision
+
+    chosen = dtype or precision.choose(spec, device)
+    content = f":{weights.digest(spec)[:16]}" if spec.copied is None else ""
+
+    key = f"{spec.id}{content}:{chosen}"
 
     def load() -> torch.nn.Module:
-        module = weights.load_module(spec).to(chosen)
+        if spec.mixed_with is not None:
+            _forget_older_mixtures(f"{spec.network_id}:{chosen}", key)
+        built = weights.load_module(spec) if spec.copied is None else spec.copied()
+        module = precision.prepare(built, chosen, *precision.example_of(spec))
         layer_progress.report_layers(module)
-        return module.to(memory_format=torch.channels_last)
+        for tensor in itertools.chain(module.parameters(), module.buffers()):
+            if tensor.dim() == 4:  # ``module.to`` would also try, and fail, on those with five dimensions
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        return module
 
     return vram_manager.ModelSource(
-        key=f"{spec.id}:{weights.digest(spec)[:16]}:{chosen}",
+        key=key,
         load=load,
-        weight_bytes=spec.weight_bytes * element_size // 4,
+        weight_bytes=spec.weight_bytes * precision.stored(chosen).itemsize // torch.float32.itemsize,
     )
+
+
+def _forget_older_mixtures(network: str, key: str) -> None:
+    """Keep the mixture that is coming and the one before it: to the pool each step of a slider is another model."""
+    with _mixtures_lock:
+        kept = [each for each in _mixtures.get(network, ()) if each != key]
+        _mixtures[network] = [*kept[-1:], key]
+    for old in kept[:-1]:
+        _pool().drop(old)
 
 
 def run(
@@ -153,24 +161,37 @@ def run(
         call: the work. It may be called again where memory runs out, so it must not build on an earlier call.
         height: of its largest input, in pixels.
         width: of the same.
-        dtype: None lets ``choose_dtype`` decide.
+        dtype: what it computes in; None lets ``precision`` decide.
     Raises:
         WeightsError: the weights are missing, damaged or of another architecture.
         VramError: no device can give the memory, or none works.
     """
-    return _run_on_ladder(spec, lambda network, _tile: call(network), (0,), lambda _tile: (height, width), dtype)
+    return run_on_ladder(spec, lambda network, _tile: call(network), (0,), lambda _tile: (height, width), dtype)
 
 
-def _run_on_ladder(
+def run_on_ladder(
     spec: ModelSpec,
     call: Callable[[Network, int], R],
     tiles: Sequence[int],
     size_of: Callable[[int], tuple[int, int]],
     dtype: torch.dtype | None,
 ) -> R:
+    """Call a model with the largest of ``tiles`` that fits, wherever it fits; see ``run``.
+
+    Args:
+        spec: which model.
+        call: the work, given the network and the tile; it may be called again.
+        tiles: sides to try on each device, largest first; a single 0 where the work has no tiles.
+        size_of: height and width of the network's input for a tile.
+        dtype: what it computes in; None lets ``precision`` decide.
+    Raises:
+        WeightsError, VramError: see ``run``.
+    """
+    from . import precision
+
     def with_network(lease: vram_manager.Lease, tile: int) -> R:
         place = lease.place or lease.device
-        return call(Network(spec, lease.module, lease.device, dtype or choose_dtype(spec, place)), tile)
+        return call(Network(spec, lease.module, lease.device, dtype or precision.choose(spec, place)), tile)
 
     try:
         return _pool().run(
@@ -222,8 +243,8 @@ def _pool() -> vram_manager.VramPool:
     return pool
 
 
-def _free_bytes(spec: ModelSpec, device: torch.device) -> float:
-    """Memory that a tile may take on the device: a share of what is free now, within what the pool would lend."""
+def free_bytes(spec: ModelSpec, device: torch.device) -> float:
+    """Memory that a call may take on the device: a share of what is free now, within what the pool would lend."""
     import psutil
     import torch
 
@@ -231,35 +252,9 @@ def _free_bytes(spec: ModelSpec, device: torch.device) -> float:
     if device.type == "cuda":
         # What torch's allocator keeps for reuse is free for us, though not for the driver.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return min(lendable, (torch.cuda.mem_get_info(device)[0] + kept) * _GPU_TILE_SHARE)
-    share = _CPU_TILE_SHARE if device.type == "cpu" else _GPU_TILE_SHARE
+        return min(lendable, (torch.cuda.mem_get_info(device)[0] + kept) * _GPU_SHARE)
+    share = _CPU_SHARE if device.type == "cpu" else _GPU_SHARE
     return min(lendable, psutil.virtual_memory().available * share)
-
-
-def smallest_tile(spec: ModelSpec) -> int:
-    """Side of the smallest tile the model is run in, in pixels; of smaller ones more than three quarters is margin."""
-    from .ops import tiling
-
-    least = tiling.smallest_tile(spec.receptive_field, spec.multiple_of)
-    side = max(_SMALLEST_TILE, 4 * spec.receptive_field, least)
-    return -(-side // spec.multiple_of) * spec.multiple_of
-
-
-def auto_tile(spec: ModelSpec, height: int, width: int) -> int:
-    """Largest tile side whose working memory fits the device, no larger than the photo needs.
-
-    Args:
-        spec: gives bytes per pixel and the margin.
-        height: of the photo, in pixels.
-        width: of the photo, in pixels.
-    """
-    device = host.compute_device()
-    free = _free_bytes(spec, device)
-    smallest = smallest_tile(spec)
-    sides = range(smallest, min(_LARGEST_TILE, max(height, width)) + 1)
-    # What was learnt need not grow evenly with the side; even then the side found is one that fits.
-    fitting = bisect.bisect_right(sides, free, key=lambda side: working_bytes(spec, side, side, device=device))
-    return sides[fitting - 1] if fitting else smallest
 
 
 def working_bytes(
@@ -277,116 +272,16 @@ def working_bytes(
         height: of the tile, in pixels.
         width: of the tile, in pixels.
         device: None means the compute device.
-        dtype: None lets ``choose_dtype`` decide.
+        dtype: what it computes in; None lets ``precision`` decide.
     """
+    from . import precision
+
     device = device or host.compute_device()
     return vram_manager.working_memory().estimate(
-        spec.id,
+        spec.network_id,
         height,
         width,
-        str(dtype or choose_dtype(spec, device)).removeprefix("torch."),
+        str(dtype or precision.choose(spec, device)).removeprefix("torch."),
         vram_manager.device_name(device),
         spec.bytes_per_pixel * height * width,
     )
-
-
-def apply_tiled(
-    spec: ModelSpec,
-    image: torch.Tensor,
-    *,
-    tile: int = 0,
-    arguments: tuple[torch.Tensor, ...] = (),
-) -> torch.Tensor:
-    """Run a whole-image model over a photo of any size.
-
-    Out of memory, and a tile that the pool cannot lend memory for, is answered by giving up what is only kept for
-    later, with tiles of half the side down to ``smallest_tile``, on another accelerator, and on the CPU; a
-    half-precision result that is not finite with a second run in float32. A black-and-white photo stays one: trained
-    on colour, the networks would tint it, by up to 35 of 255 steps where it is noisy.
-
-    Args:
-        spec: the model.
-        image: (B, 3, H, W) float32 in [0, 1].
-        tile: side of a tile in pixels, raised to ``smallest_tile``; 0 chooses it from the free memory.
-        arguments: what the network takes after the image, the same for each tile.
-    Returns:
-        (B, C, H * scale, W * scale) float32 on the CPU, not clamped.
-    Raises:
-        WeightsError: see ``run``.
-        VramExhaustedError: not even the smallest tile fits anywhere.
-        NodeInputError: the photo or the result holds values that are not numbers.
-    """
-    import torch
-
-    height, width = image.shape[-2:]
-    bar = host.Progress(1, "tiles")
-
-    def attempt(network: Network, side: int) -> tuple[torch.Tensor, torch.dtype]:
-        return _run_tiled(network, image, side, arguments, bar), network.dtype
-
-    tiles = _tile_ladder(spec, tile, height, width)
-    dtype: torch.dtype | None = None
-    while True:
-        result, computed_in = _run_on_ladder(
-            spec, attempt, tiles, lambda side: (min(side, height), min(side, width)), dtype
-        )
-        if bool(torch.isfinite(result).all()):
-            return _without_tint(image, result)
-        if computed_in == torch.float32:
-            raise _not_finite(spec, image)
-        dtype = torch.float32
-
-
-def _tile_ladder(spec: ModelSpec, tile: int, height: int, width: int) -> list[int]:
-    """Sides to try, largest first; a photo smaller than a tile gains nothing from half of that tile."""
-    smallest = smallest_tile(spec)
-    sides = [max(tile, smallest) if tile else auto_tile(spec, height, width)]
-    while (whole := min(sides[-1], max(height, width))) > smallest:
-        sides.append(max(smallest, whole // 2))
-    return sides
-
-
-def _without_tint(image: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-    from . import images
-    from .ops import colour
-
-    if image.shape[1] == result.shape[1] == 3:
-        for index, tone in enumerate(colour.tones(image)):
-            if tone == "gray":
-                result[index] = images.luminance(result[index : index + 1])[0]
-    return result
-
-
-def _not_finite(spec: ModelSpec, image: torch.Tensor) -> NodeInputError:
-    import torch
-
-    if not bool(torch.isfinite(image).all()):
-        return NodeInputError(
-            "the photo holds values that are not numbers", hint="Look at the node that this image comes from."
-        )
-    return NodeInputError(
-        f"{spec.title} returned values that are not numbers", hint="Its weights do not suit this photo."
-    )
-
-
-def _run_tiled(
-    network: Network,
-    image: torch.Tensor,
-    side: int,
-    arguments: tuple[torch.Tensor, ...],
-    bar: host.Progress,
-) -> torch.Tensor:
-    from .ops import tiling
-
-    spec = network.spec
-    with layer_progress.Meter(bar, network.module) as meter:
-        return tiling.run_tiled(
-            lambda part: network(part, *arguments),
-            image,
-            tile=side,
-            margin=spec.receptive_field,
-            scale=spec.scale,
-            multiple=spec.multiple_of,
-            minimum=spec.minimum,
-            progress=meter.after_tile,
-        )

@@ -71,3 +71,12 @@ def test_luma_weighs_green_most() -> None:
     assert luminance(primaries).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
     assert luminance(torch.ones(1, 3, 2, 2)).shape == (1, 1, 2, 2)
     assert luminance(torch.ones(1, 3, 1, 1)).item() == pytest.approx(1.0)
+
+
+def test_values_that_are_not_numbers_are_refused() -> None:
+    image = torch.rand(1, 4, 5, 3)
+    image[0, 2, 2, 1] = float("nan")
+    with pytest.raises(NodeInputError, match="not numbers"):
+        to_bchw(image)
+    image[0, 2, 2, 1] = float("inf")
+    assert to_bchw(image).max() == 1.0

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from photokeep_nodes import host, inference, layer_progress, vram_manager
+from photokeep_nodes import host, inference, layer_progress, precision, tiled_inference, vram_manager
 from photokeep_nodes.errors import NodeInputError, VramExhaustedError, WeightsCorruptError
 from photokeep_nodes.model_spec import Download, Licence, ModelHandle, ModelSpec, WeightFile
 from photokeep_nodes.models import catalogue
@@ -30,17 +30,7 @@ CPU = torch.device("cpu")
 _ids = itertools.count()
 
 
-@pytest.fixture(autouse=True)
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "models").mkdir()
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu() -> Iterator[None]:
-    with host.standalone(host.Standalone(device="cpu")):
-        yield
+pytestmark = pytest.mark.usefixtures("model_folder", "on_the_cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +63,7 @@ class Behaviour:
         largest: it runs out of memory on tiles of more pixels.
         error: how it says so.
         shapes: (height, width) it was called with.
-        dtypes: what it was called in.
+        dtypes: what its first layer computed in.
         overflow: types in which it returns NaN.
         attempts: the activations of each call, to see whether they were let go.
     """
@@ -100,13 +90,13 @@ class Net(nn.Module):
         seen = self.behaviour
         seen.alive_before.append(sum(ref() is not None for ref in seen.attempts))
         seen.shapes.append((image.shape[2], image.shape[3]))
-        seen.dtypes.append(image.dtype)
         activation = self.first(image)
+        seen.dtypes.append(activation.dtype)
         seen.attempts.append(weakref.ref(activation))  # freed by counting; a cycle would keep it until a collection
         if image.shape[2] * image.shape[3] > seen.largest:
             raise seen.error()
         out: torch.Tensor = self.second(activation)
-        if image.dtype in seen.overflow:
+        if activation.dtype in seen.overflow:
             out = out * float("nan")
         for each in extra:
             out = out * each
@@ -168,30 +158,6 @@ def test_the_role_has_to_fit() -> None:
         inference.spec_for("ffdnet-color", "denoise")  # type: ignore[arg-type]
 
 
-def test_on_a_cpu_everything_is_float32() -> None:
-    """Half precision is slower there, and less exact."""
-    for spec in catalogue().values():
-        assert inference.choose_dtype(spec, CPU) == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("dtypes", "bf16", "expected"),
-    [
-        (("float16", "float32"), True, torch.float16),
-        (("bfloat16", "float32"), True, torch.bfloat16),
-        (("bfloat16", "float32"), False, torch.float32),
-        (("bfloat16", "float16"), False, torch.float16),
-        (("float32",), True, torch.float32),
-        (("bfloat16",), False, torch.float32),
-    ],
-)
-def test_on_cuda_the_architecture_decides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtypes: Any, bf16: bool, expected: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
-    assert inference.choose_dtype(a_spec(tmp_path, Behaviour(), dtypes=dtypes), torch.device("cuda")) == expected
-
-
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
 def test_a_leased_network_takes_and_returns_float32(tmp_path: Path, dtype: torch.dtype | None) -> None:
     behaviour = Behaviour()
@@ -199,12 +165,13 @@ def test_a_leased_network_takes_and_returns_float32(tmp_path: Path, dtype: torch
 
     def call(network: inference.Network) -> torch.Tensor:
         assert network.dtype == (dtype or torch.float32)
-        assert next(network.module.parameters()).dtype == network.dtype
+        assert next(network.module.parameters()).dtype == precision.stored(network.dtype)
         assert len(leases()) == 1
         return network(image, torch.tensor(0.5))
 
     out = inference.run(a_spec(tmp_path, behaviour), call, height=8, width=8, dtype=dtype)
-    assert behaviour.dtypes == [dtype or torch.float32]
+    tried = [torch.float32] if dtype == torch.bfloat16 else []  # to see which layer runs last
+    assert behaviour.dtypes == [*tried, dtype or torch.float32]
     assert out.dtype == torch.float32
     assert not out.requires_grad
     out.mul_(2.0)  # not an inference tensor: other nodes may change it in place
@@ -231,53 +198,64 @@ def test_spoilt_weights_are_refused_at_the_lease(tmp_path: Path) -> None:
         inference.run(spec, lambda network: network, height=8, width=8)
 
 
+def test_moving_a_slider_does_not_fill_the_memory_with_mixtures(tmp_path: Path) -> None:
+    """Each value is a model of its own to the pool; the last two stay warm, to compare."""
+    one, other = a_spec(tmp_path, Behaviour()), a_spec(tmp_path, Behaviour())
+    shares = (0.2, 0.4, 0.6, 0.2)
+    for share in shares:
+        mixture = replace(one, id=f"{one.id}+{share}*{other.id}", mixed_with=(other, share))
+        inference.run(mixture, lambda network: network(torch.rand(1, 3, 8, 8)), height=8, width=8)
+    held = [m["key"] for m in vram_manager.shared_pool().stats()["models"] if m["key"].startswith(one.id)]
+    assert [key.partition(":")[0].partition("+")[2].partition("*")[0] for key in held] == ["0.6", "0.2"]
+
+
 # -- tile sizes --------------------------------------------------------------------------------------------------------
 
 
 def test_a_tile_is_no_larger_than_the_photo_the_memory_and_the_limit(tmp_path: Path) -> None:
     spec = a_spec(tmp_path, Behaviour(), bytes_per_pixel=1)
-    assert inference.auto_tile(spec, 200, 300) == 300
-    assert inference.auto_tile(spec, 20_000, 30_000) == 1024
-    assert inference.auto_tile(spec, 10, 10) == 64
+    assert tiled_inference.auto_tile(spec, 200, 300) == 300
+    assert tiled_inference.auto_tile(spec, 20_000, 30_000) == 1024
+    assert tiled_inference.auto_tile(spec, 10, 10) == 64
     hungry = replace(spec, bytes_per_pixel=2**40)
-    assert inference.auto_tile(hungry, 200, 300) == 64
+    assert tiled_inference.auto_tile(hungry, 200, 300) == 64
 
 
 def test_a_tile_takes_a_share_of_the_free_memory(tmp_path: Path) -> None:
     free = psutil.virtual_memory().available
     spec = a_spec(tmp_path, Behaviour(), bytes_per_pixel=free // 200**2)
-    assert 64 < inference.auto_tile(spec, 1000, 1000) < 150  # a quarter of what 200 x 200 px take
+    assert 64 < tiled_inference.auto_tile(spec, 1000, 1000) < 150  # a quarter of what 200 x 200 px take
 
 
 def test_a_tile_stays_within_what_the_pool_may_use(tmp_path: Path) -> None:
     spec = a_spec(tmp_path, Behaviour(), bytes_per_pixel=10_000)
     with ram_budget(100 * 100 * 10_000):
-        tile = inference.auto_tile(spec, 1000, 1000)
+        tile = tiled_inference.auto_tile(spec, 1000, 1000)
         assert 64 < tile <= 100
-        out = inference.apply_tiled(spec, torch.rand(1, 3, 120, 40))
+        out = tiled_inference.apply_tiled(spec, torch.rand(1, 3, 120, 40))
         assert out.shape == (1, 3, 120, 40)
 
 
 def test_the_smallest_tile_is_not_all_margin(tmp_path: Path) -> None:
     spec = a_spec(tmp_path, Behaviour(), receptive_field=32, multiple_of=1)
-    assert inference.smallest_tile(spec) == 128
-    assert inference.smallest_tile(replace(spec, receptive_field=2)) == 64
-    assert inference.smallest_tile(replace(spec, receptive_field=17, multiple_of=16)) == 80
-    assert inference.auto_tile(replace(spec, bytes_per_pixel=2**40), 500, 500) == 128
+    assert tiled_inference.smallest_tile(spec) == 128
+    assert tiled_inference.smallest_tile(replace(spec, receptive_field=2)) == 64
+    assert tiled_inference.smallest_tile(replace(spec, receptive_field=17, multiple_of=16)) == 80
+    assert tiled_inference.auto_tile(replace(spec, bytes_per_pixel=2**40), 500, 500) == 128
 
 
 def test_every_model_can_run_in_its_smallest_tile() -> None:
     from photokeep_nodes.ops import tiling
 
     for spec in catalogue().values():
-        side = inference.smallest_tile(spec)
+        side = tiled_inference.smallest_tile(spec)
         tiling.spans(4 * side, side, spec.receptive_field, spec.multiple_of)
 
 
 def test_a_tile_that_is_too_small_is_enlarged(tmp_path: Path, image: torch.Tensor) -> None:
     behaviour = Behaviour()
     spec = a_spec(tmp_path, behaviour, receptive_field=20)
-    torch.testing.assert_close(inference.apply_tiled(spec, image, tile=8), image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(tiled_inference.apply_tiled(spec, image, tile=8), image, rtol=0, atol=1e-6)
     assert 64 < max(max(shape) for shape in behaviour.shapes) <= 80
 
 
@@ -305,7 +283,7 @@ def test_out_of_memory_is_answered_with_smaller_tiles(
     with host.standalone(
         host.Standalone(device="cpu", progress=lambda done, total, _unit: steps.append((done, total)))
     ):
-        out = inference.apply_tiled(a_spec(tmp_path, behaviour), image, tile=300)
+        out = tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), image, tile=300)
     torch.testing.assert_close(out, image, rtol=0, atol=1e-6)
     tried = [shape for i, shape in enumerate(behaviour.shapes) if i == 0 or shape != behaviour.shapes[i - 1]]
     assert tried[0] == (150, 300)
@@ -317,7 +295,7 @@ def test_out_of_memory_is_answered_with_smaller_tiles(
 def test_the_failed_attempt_is_let_go_before_the_next(tmp_path: Path, image: torch.Tensor) -> None:
     """Its activations would be in the way of the smaller tile's."""
     behaviour = Behaviour(largest=100 * 100)
-    inference.apply_tiled(a_spec(tmp_path, behaviour), image, tile=300)
+    tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), image, tile=300)
     assert len(behaviour.alive_before) > 3
     assert set(behaviour.alive_before) == {0}
 
@@ -328,7 +306,7 @@ def test_the_smallest_tile_that_does_not_fit_is_a_typed_error(tmp_path: Path, im
     with pytest.raises(
         VramExhaustedError, match="Net does not fit in memory even with tiles of 64 px: CUDA out"
     ) as caught:
-        inference.apply_tiled(spec, image)
+        tiled_inference.apply_tiled(spec, image)
     assert (caught.value.context["model"], caught.value.context["tile"]) == (spec.id, 64)
     assert [rung["tile"] for rung in caught.value.context["tried"]] == [300, 300, 150, 75, 64]
     assert "in use" in caught.value.hint, "who holds what"
@@ -338,7 +316,7 @@ def test_the_smallest_tile_that_does_not_fit_is_a_typed_error(tmp_path: Path, im
 def test_a_photo_smaller_than_a_tile_is_not_cut(tmp_path: Path) -> None:
     behaviour = Behaviour(largest=10)
     with pytest.raises(VramExhaustedError, match="tiles of 40 px"):
-        inference.apply_tiled(a_spec(tmp_path, behaviour), torch.rand(1, 3, 30, 40), tile=1024)
+        tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), torch.rand(1, 3, 30, 40), tile=1024)
     assert behaviour.shapes == [(30, 40)] * 2, "the second after all else was given up"
 
 
@@ -346,9 +324,9 @@ def test_what_the_pool_cannot_lend_is_answered_with_smaller_tiles(tmp_path: Path
     behaviour = Behaviour()
     spec = a_spec(tmp_path, behaviour, bytes_per_pixel=10_000)
     with ram_budget(80 * 80 * 10_000):
-        out = inference.apply_tiled(spec, image, tile=300)
+        out = tiled_inference.apply_tiled(spec, image, tile=300)
         with pytest.raises(VramExhaustedError, match=r"even with tiles of 64 px.*budget"):
-            inference.apply_tiled(replace(spec, bytes_per_pixel=10**6), image, tile=300)
+            tiled_inference.apply_tiled(replace(spec, bytes_per_pixel=10**6), image, tile=300)
     torch.testing.assert_close(out, image, rtol=0, atol=1e-6)
     assert max(max(shape) for shape in behaviour.shapes) <= 75
 
@@ -356,7 +334,7 @@ def test_what_the_pool_cannot_lend_is_answered_with_smaller_tiles(tmp_path: Path
 def test_other_errors_are_not_swallowed(tmp_path: Path, image: torch.Tensor) -> None:
     behaviour = Behaviour(largest=0, error=lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        inference.apply_tiled(a_spec(tmp_path, behaviour), image)
+        tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), image)
     assert len(behaviour.shapes) == 1
 
 
@@ -366,34 +344,34 @@ def test_other_errors_are_not_swallowed(tmp_path: Path, image: torch.Tensor) -> 
 def test_half_precision_that_overflows_is_run_again_in_float32(
     tmp_path: Path, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "choose_dtype", lambda spec, device: torch.bfloat16)
+    monkeypatch.setattr(precision, "choose", lambda spec, device: torch.bfloat16)
     behaviour = Behaviour(overflow=(torch.bfloat16,))
-    out = inference.apply_tiled(a_spec(tmp_path, behaviour), image)
-    assert behaviour.dtypes == [torch.bfloat16, torch.float32]
+    out = tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), image)
+    assert behaviour.dtypes[1:] == [torch.bfloat16, torch.float32]
     torch.testing.assert_close(out, image, rtol=0, atol=1e-6)
 
 
 def test_half_precision_that_does_not_is_kept(
     tmp_path: Path, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "choose_dtype", lambda spec, device: torch.bfloat16)
+    monkeypatch.setattr(precision, "choose", lambda spec, device: torch.bfloat16)
     behaviour = Behaviour()
-    out = inference.apply_tiled(a_spec(tmp_path, behaviour), image)
-    assert behaviour.dtypes == [torch.bfloat16]
+    out = tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), image)
+    assert behaviour.dtypes[1:] == [torch.bfloat16]
     torch.testing.assert_close(out, image, rtol=0, atol=2**-8)
 
 
 def test_nan_in_float32_is_a_typed_error(tmp_path: Path, image: torch.Tensor) -> None:
     behaviour = Behaviour(overflow=(torch.float32,))
     with pytest.raises(NodeInputError, match="Net returned values that are not numbers"):
-        inference.apply_tiled(a_spec(tmp_path, behaviour), image)
+        tiled_inference.apply_tiled(a_spec(tmp_path, behaviour), image)
     assert len(behaviour.dtypes) == 1
 
 
 def test_a_photo_that_holds_nan_is_blamed_itself(tmp_path: Path, image: torch.Tensor) -> None:
     image[0, 0, 5, 5] = float("nan")
     with pytest.raises(NodeInputError, match="the photo holds values that are not numbers"):
-        inference.apply_tiled(a_spec(tmp_path, Behaviour()), image)
+        tiled_inference.apply_tiled(a_spec(tmp_path, Behaviour()), image)
 
 
 # -- batches, arguments, progress, interrupts --------------------------------------------------------------------------
@@ -401,7 +379,7 @@ def test_a_photo_that_holds_nan_is_blamed_itself(tmp_path: Path, image: torch.Te
 
 def test_every_image_of_a_batch_and_every_argument_counts(tmp_path: Path) -> None:
     images = torch.rand(3, 3, 70, 40)
-    out = inference.apply_tiled(a_spec(tmp_path, Behaviour()), images, tile=64, arguments=(torch.tensor([0.25]),))
+    out = tiled_inference.apply_tiled(a_spec(tmp_path, Behaviour()), images, tile=64, arguments=(torch.tensor([0.25]),))
     torch.testing.assert_close(out, images * 0.25, rtol=0, atol=1e-6)
 
 
@@ -409,7 +387,7 @@ def test_a_photo_without_colour_gets_none(tmp_path: Path) -> None:
     spec = a_spec(tmp_path, Behaviour())
     tint = torch.tensor([1.0, 0.9, 0.5]).view(3, 1, 1)
     gray, coloured = torch.rand(1, 1, 40, 40).expand(1, 3, 40, 40), torch.rand(1, 3, 40, 40)
-    out = inference.apply_tiled(spec, torch.cat([gray, coloured]), arguments=(tint,))
+    out = tiled_inference.apply_tiled(spec, torch.cat([gray, coloured]), arguments=(tint,))
     torch.testing.assert_close(out[1:], coloured * tint, rtol=0, atol=1e-6)
     luma = 0.299 + 0.587 * 0.9 + 0.114 * 0.5
     torch.testing.assert_close(out[:1], gray * luma, rtol=0, atol=1e-6)
@@ -418,7 +396,7 @@ def test_a_photo_without_colour_gets_none(tmp_path: Path) -> None:
 def test_progress_moves_inside_a_tile(tmp_path: Path) -> None:
     steps: list[tuple[float, int, str]] = []
     with host.standalone(host.Standalone(device="cpu", progress=lambda *step: steps.append(step))):
-        inference.apply_tiled(a_spec(tmp_path, Behaviour()), torch.rand(1, 3, 100, 64), tile=64)
+        tiled_inference.apply_tiled(a_spec(tmp_path, Behaviour()), torch.rand(1, 3, 100, 64), tile=64)
     done = [step[0] for step in steps if step[1] == 2]
     assert done == sorted(done)
     assert done[0] == 0
@@ -447,10 +425,10 @@ def test_an_interrupt_leaves_no_meter_and_no_lease(tmp_path: Path, how: str, aft
 
     settings = host.Standalone(device="cpu", **{how: stop})
     with pytest.raises(StopError), host.standalone(settings):
-        inference.apply_tiled(spec, image, tile=64)
+        tiled_inference.apply_tiled(spec, image, tile=64)
     assert leases() == []
     assert layer_progress.running.meter is None
-    torch.testing.assert_close(inference.apply_tiled(spec, image, tile=64), image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(tiled_inference.apply_tiled(spec, image, tile=64), image, rtol=0, atol=1e-6)
 
 
 def test_two_threads_share_a_module_and_see_their_own_progress(tmp_path: Path) -> None:
@@ -468,7 +446,7 @@ def test_two_threads_share_a_module_and_see_their_own_progress(tmp_path: Path) -
         with host.standalone(host.Standalone(device="cpu", progress=note)):
             gate.wait()
             for _ in range(5):
-                results[count] = inference.apply_tiled(spec, photos[count], tile=64)
+                results[count] = tiled_inference.apply_tiled(spec, photos[count], tile=64)
 
     threads = [threading.Thread(target=work, args=(count,)) for count in steps]
     for thread in threads:
@@ -499,12 +477,15 @@ class Hungry(nn.Module):
 def test_a_call_teaches_how_much_memory_it_takes(tmp_path):
     spec = a_spec(tmp_path, Behaviour(), bytes_per_pixel=100, build=lambda _state: Hungry(8000))
     assert inference.working_bytes(spec, 200, 200) == 200 * 200 * 100
-    inference.apply_tiled(spec, torch.rand(1, 3, 200, 200))
+    # Several calls, of which the highest counts: what the system takes back from this process during one, of what the
+    # tests before have left, hides as much of the peak.
+    for _ in range(3):
+        tiled_inference.apply_tiled(spec, torch.rand(1, 3, 200, 200))
     assert 200 * 200 * 7000 < inference.working_bytes(spec, 200, 200) < 200 * 200 * 40_000
     # What is known of one size tells about others, and sizes the tiles.
     assert inference.working_bytes(spec, 400, 400) > 4 * 200 * 200 * 7000
     with ram_budget(400 * 400 * 7000):
-        assert inference.auto_tile(spec, 1000, 1000) < 400
+        assert tiled_inference.auto_tile(spec, 1000, 1000) < 400
     (row,) = vram_manager.working_memory().listing()
     assert (row["model"], row["height"], row["width"], row["dtype"], row["device"]) == (
         spec.id, 200, 200, "float32", "cpu",
@@ -515,10 +496,10 @@ def test_the_next_run_begins_with_tiles_that_fit(tmp_path):
     behaviour = Behaviour(largest=100**2)
     spec = a_spec(tmp_path, behaviour, bytes_per_pixel=10_000)
     before = inference.working_bytes(spec, 200, 200)
-    inference.apply_tiled(spec, torch.rand(1, 3, 200, 200), tile=200)
+    tiled_inference.apply_tiled(spec, torch.rand(1, 3, 200, 200), tile=200)
     assert inference.working_bytes(spec, 200, 200) == before * 3 // 2
     with ram_budget(before * 5 // 4):
-        assert 64 <= inference.auto_tile(spec, 200, 200) < 200
+        assert 64 <= tiled_inference.auto_tile(spec, 200, 200) < 200
 
 
 def test_a_call_with_several_images_teaches_nothing(tmp_path):

@@ -6,7 +6,7 @@ The result is plain data (JSON) for other nodes, and a short text for people.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,14 +19,42 @@ if TYPE_CHECKING:
     from .detect_faces import Face
 
 # What is worth a stage. Each threshold lies above what clean photos measure.
-_NOISY = 3.0  # 8-bit steps
+NOISY = 3.0  # 8-bit steps
 _BLOCKY = 0.8  # JPEG quality of about 70 and less
 _BLURRED = 2.0  # px; the edges of sharp photos measure up to 1.3
 _DARK_MEDIAN, _DARK_BRIGHT = 22.0, 55.0  # L of the middle pixel, and of the one that nine tenths are darker than
+_DARK_QUANTILES = (0.5, 0.9)
 _SMALL, _MEDIUM = 1000, 2000  # px of the longer side: 2000 is a print of 17 cm at 300 dpi
 _FACE_DETAIL = 256  # px of a face's height, below which a face network knows more than the photo shows
 
 _TONE_WORDS = {"gray": "black and white", "sepia": "toned (sepia or similar)", "colour": "colour"}
+
+
+def needs(stage: Literal["remove_jpeg", "low_light", "deblur"], image: torch.Tensor) -> bool:
+    """Whether ``analyse`` would recommend a stage for one photo (1, 3, H, W) in [0, 1]; measures no more than that."""
+    if stage == "remove_jpeg":
+        return _is_blocky(measures.jpeg_blocks(image).strength)
+    if stage == "low_light":
+        return _is_dark(*measures.lightness_quantiles(image, _DARK_QUANTILES))
+    return _is_blurred(measures.blur_sigma(image, measures.noise_sigma(image)) or 0.0)
+
+
+def upscale_factor(height: int, width: int) -> float:
+    """What a photo of this size should be enlarged by; 1 where it is large enough."""
+    longest = max(height, width)
+    return 1.0 if longest >= _MEDIUM else 2.0 if longest >= _SMALL else 4.0
+
+
+def _is_blocky(strength: float) -> bool:
+    return round(strength, 2) >= _BLOCKY
+
+
+def _is_dark(middle: float, bright: float) -> bool:
+    return middle < _DARK_MEDIAN and bright < _DARK_BRIGHT
+
+
+def _is_blurred(blur: float) -> bool:
+    return round(blur, 2) >= _BLURRED
 
 
 def estimate_noise(image: torch.Tensor) -> float:
@@ -62,7 +90,7 @@ def _analyse_one(photo: torch.Tensor, tone: colour.Tone, faces: Sequence[Face] |
     noise = measures.noise_sigma(photo)
     blur = measures.blur_sigma(photo, noise)
     blocks = measures.jpeg_blocks(photo)
-    middle, bright = measures.lightness_quantiles(photo, (0.5, 0.9))
+    middle, bright = measures.lightness_quantiles(photo, _DARK_QUANTILES)
     found: dict[str, Any] = {
         "width": photo.shape[-1],
         "height": photo.shape[-2],
@@ -76,7 +104,7 @@ def _analyse_one(photo: torch.Tensor, tone: colour.Tone, faces: Sequence[Face] |
         "faces": [_rounded(face) for face in faces or ()],
         "faces_checked": faces is not None,
     }
-    found["recommendation"] = _recommend(found, dark=middle < _DARK_MEDIAN and bright < _DARK_BRIGHT)
+    found["recommendation"] = _recommend(found, dark=_is_dark(middle, bright))
     return found
 
 
@@ -96,17 +124,16 @@ def _recommend(found: dict[str, Any], *, dark: bool) -> list[dict[str, Any]]:
         stages.append({"stage": stage, "reason": reason, **parameters})
 
     noise, blur, blockiness = found["noise_sigma"], found["blur_sigma"], found["jpeg_blockiness"]
-    if blockiness >= _BLOCKY:
+    if _is_blocky(blockiness):
         recommend("remove_jpeg", f"JPEG blocks show: jumps of {blockiness:.1f} of 255 steps at their borders")
     if dark:
         recommend("low_light", f"dark: half of the photo is below lightness {found['lightness']:.0f} of 100")
-    if noise >= _NOISY:
+    if noise >= NOISY:
         recommend("denoise", f"{_grade_noise(noise)}, sigma {noise:.1f} of 255", sigma=noise)
-    if blur >= _BLURRED:
+    if _is_blurred(blur):
         recommend("deblur", f"even the sharpest edges are soft, by {blur:.1f} px", sigma=blur)
-    longest = max(found["width"], found["height"])
-    if longest < _MEDIUM:
-        recommend("upscale", f"only {longest} px on the longer side", scale=4.0 if longest < _SMALL else 2.0)
+    if (factor := upscale_factor(found["height"], found["width"])) > 1.0:
+        recommend("upscale", f"only {max(found['width'], found['height'])} px on the longer side", scale=factor)
     heights = [face["box"][3] - face["box"][1] for face in found["faces"]]
     if heights and (min(heights) < _FACE_DETAIL or stages):
         count = "one face" if len(heights) == 1 else f"{len(heights)} faces, the smallest"
@@ -117,7 +144,7 @@ def _recommend(found: dict[str, Any], *, dark: bool) -> list[dict[str, Any]]:
 
 
 def _grade_noise(sigma: float) -> str:
-    if sigma < _NOISY:
+    if sigma < NOISY:
         return "clean"
     return "light noise" if sigma < 8 else "noise" if sigma < 20 else "strong noise"
 
@@ -135,9 +162,11 @@ def _report_one(found: dict[str, Any]) -> str:
     if found["sharpness"] == 0.0:
         sharpness = "no edges to tell by"
     else:
-        sharpness = f"{'blurred' if blur >= _BLURRED else 'sharp'}, edges are {blur:.1f} px soft"
+        sharpness = f"{'blurred' if _is_blurred(blur) else 'sharp'}, edges are {blur:.1f} px soft"
     blocks = found["jpeg_blockiness"]
-    compression = "no blocks" if blocks == 0 else f"{'visible' if blocks >= _BLOCKY else 'faint'} blocks ({blocks:.1f})"
+    compression = (
+        "no blocks" if blocks == 0 else f"{'visible' if _is_blocky(blocks) else 'faint'} blocks ({blocks:.1f})"
+    )
     if not found["faces_checked"]:
         faces = "not looked for (connect a face detector)"
     else:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from ..errors import NodeInputError
 
 Network = Callable[[torch.Tensor], torch.Tensor]
-"""(1, C, h, w) to (1, C', h * scale, w * scale)."""
+"""(N, C, h, w) to (N, C', h * scale, w * scale); N is 1 unless ``run_tiled`` is told otherwise."""
 
 TileProgress = Callable[[int, int], None]
 """Takes (tiles done, tiles in all); may raise to stop."""
@@ -43,12 +43,24 @@ def smallest_tile(margin: int, multiple: int = 1) -> int:
     return _round_up(2 * margin + _ramp(margin) + multiple, multiple)
 
 
+def margin_of(overlap: int, multiple: int = 1) -> int:
+    """Largest margin with which neighbouring tiles share no more than ``overlap`` pixels."""
+    margin = overlap // 2
+    while margin > 0 and _overlap(margin, multiple) > overlap:
+        margin -= 1
+    return margin
+
+
+def _overlap(margin: int, multiple: int) -> int:
+    return _round_up(2 * margin + _ramp(margin), multiple)
+
+
 def even_tile(length: int, tile: int, margin: int, multiple: int = 1) -> int:
     """Side of the smallest tile that covers ``length`` with no more tiles than ``tile`` does.
 
     An axis a little longer than a tile is then cut in two halves, not in two whole tiles that compute most of it twice.
     """
-    overlap = _round_up(2 * margin + _ramp(margin), multiple)
+    overlap = _overlap(margin, multiple)
     if length <= tile or tile <= overlap:
         return tile
     count = math.ceil((length - tile) / (tile - overlap)) + 1
@@ -131,21 +143,24 @@ def run_tiled(
     scale: int = 1,
     multiple: int = 1,
     minimum: int = 1,
+    per_call: int = 1,
     progress: TileProgress | None = None,
 ) -> torch.Tensor:
     """Apply ``network`` to ``image`` tile by tile.
 
     Args:
-        network: takes and returns one tile; where it computes is its own affair.
+        network: takes and returns tiles; where it computes is its own affair.
         image: (B, C, H, W).
         tile: side of a tile in pixels, rounded up to ``multiple``; less where as many smaller ones cover the photo.
         margin: see the module's docstring.
         scale: output side over input side.
         multiple: the network's input sides, and the tiles' offsets, are multiples of this.
         minimum: smallest input side the network takes.
-        progress: told at the start and after each tile.
+        per_call: most tiles the network is given at once.
+        progress: told at the start and after each call.
     Returns:
-        (B, C', H * scale, W * scale) float32 on the CPU.
+        (B, C', H * scale, W * scale) float32 on the CPU, laid out channels last: as an IMAGE it needs no copy. It and
+        one call's tiles are all the memory this takes beside the photo.
     Raises:
         NodeInputError: the tile is too small for the margin.
     """
@@ -157,32 +172,26 @@ def run_tiled(
     tile_w = max(even_tile(padded.shape[3], tile_w, margin, multiple), _round_up(minimum, multiple))
     rows = spans(padded.shape[2], tile_h, margin, multiple, scale)
     columns = spans(padded.shape[3], tile_w, margin, multiple, scale)
-    total = batch * len(rows) * len(columns)
-    done = 0
+    places = [(index, row, column) for index in range(batch) for row in rows for column in columns]
     output: torch.Tensor | None = None
     if progress is not None:
-        progress(0, total)
-    for index in range(batch):
-        for row in rows:
-            for column in columns:
-                part = padded[
-                    index : index + 1, :, row.start : row.start + tile_h, column.start : column.start + tile_w
-                ]
-                result = network(part).float().cpu()
-                _check_shape(result, tile_h * scale, tile_w * scale)
-                if total == 1:
-                    output = result
-                else:
-                    if output is None:
-                        shape = (batch, result.shape[1], padded.shape[2] * scale, padded.shape[3] * scale)
-                        output = torch.zeros(shape)
-                    _blend(output[index], result[0], row, column, scale)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+        progress(0, len(places))
+    for first in range(0, len(places), per_call):
+        group = places[first : first + per_call]
+        parts = [padded[i, :, r.start : r.start + tile_h, c.start : c.start + tile_w] for i, r, c in group]
+        result = network(torch.stack(parts)).float().cpu()
+        _check_shape(result, tile_h * scale, tile_w * scale)
+        if output is None:
+            # Of the photo's own size: what was padded is not kept.
+            shape = (batch, result.shape[1], height * scale, width * scale)
+            output = torch.zeros(shape).contiguous(memory_format=torch.channels_last)
+        for (index, row, column), one in zip(group, result, strict=True):
+            _blend(output[index], one, row, column, scale)
+        if progress is not None:
+            progress(first + len(group), len(places))
     if output is None:
         raise NodeInputError("the batch holds no image")
-    return output[:, :, : height * scale, : width * scale]
+    return output
 
 
 def _check_shape(result: torch.Tensor, height: int, width: int) -> None:
@@ -192,6 +201,7 @@ def _check_shape(result: torch.Tensor, height: int, width: int) -> None:
 
 def _blend(output: torch.Tensor, result: torch.Tensor, row: Span, column: Span, scale: int) -> None:
     top, left = row.start * scale, column.start * scale
-    part = result * row.weights[:, None]
-    part *= column.weights
-    output[:, top : top + result.shape[1], left : left + result.shape[2]] += part
+    height, width = min(result.shape[1], output.shape[1] - top), min(result.shape[2], output.shape[2] - left)
+    part = result[:, :height, :width] * row.weights[:height, None]
+    part *= column.weights[:width]
+    output[:, top : top + height, left : left + width] += part

@@ -139,3 +139,32 @@ def test_faces_of_another_batch_are_refused() -> None:
 def test_estimate_noise_is_the_analysis_figure() -> None:
     image = noisy(photo("coffee"), 12)
     assert analysis.estimate_noise(image) == analysis.analyse(image)[0]["noise_sigma"]
+
+
+def damaged(image: torch.Tensor) -> dict[str, torch.Tensor]:
+    blocks = F.interpolate(F.avg_pool2d(image, 8), scale_factor=8)
+    return {
+        "whole": image,
+        "dark": image * 0.1,
+        "blurred": measures.gaussian(image, 4.0),
+        "blocky": (0.6 * image + 0.4 * blocks).clamp(0, 1),
+        "noisy": noisy(image, 20),
+    }
+
+
+@pytest.mark.parametrize("kind", ["whole", "dark", "blurred", "blocky", "noisy"])
+def test_a_single_question_is_answered_as_the_analysis_answers_it(kind: str) -> None:
+    image = damaged(photo("coffee", (304, 400)))[kind]
+    recommended = stages(image)
+    asked = {stage for stage in ("remove_jpeg", "low_light", "deblur") if analysis.needs(stage, image)}
+    assert asked == set(recommended) & {"remove_jpeg", "low_light", "deblur"}
+    if kind != "noisy":
+        expected = {"dark": "low_light", "blurred": "deblur", "blocky": "remove_jpeg"}.get(kind)
+        assert asked == ({expected} if expected else set())
+
+
+@pytest.mark.parametrize(
+    ("longest", "factor"), [(1, 4.0), (999, 4.0), (1000, 2.0), (1999, 2.0), (2000, 1.0), (9000, 1.0)]
+)
+def test_the_factor_that_is_recommended_depends_on_the_longer_side(longest: int, factor: float) -> None:
+    assert analysis.upscale_factor(longest, 1) == analysis.upscale_factor(1, longest) == factor

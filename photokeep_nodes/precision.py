@@ -1,0 +1,122 @@
+"""In which floating type a network computes, and how bfloat16 is kept from showing.
+
+float16 keeps eleven bits, and a network that tolerates it runs in it as a whole. bfloat16 keeps eight: near white its
+steps are 1/256, so a photo computed in it as a whole shows bands. Here the weights and the sums between layers stay in
+float32 (autocast), only the products of convolutions and matrices are computed in bfloat16, and the last layer, whose
+output is the photo, not even those.
+
+On a CPU bfloat16 pays where its matrix unit (Intel AMX) computes it; elsewhere it is slower than float32.
+``bench/vs_reference.py`` prints both what it gains and what it changes.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from . import host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from .model_spec import DTypeName, ModelSpec
+
+_BY_NAME: dict[DTypeName, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def choose(spec: ModelSpec, device: torch.device) -> torch.dtype:
+    """Fastest dtype in which both the architecture keeps its quality and the device computes well."""
+    if host.full_precision():
+        return torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if "bfloat16" in spec.dtypes and cpu_multiplies_bfloat16() else torch.float32
+    if device.type != "cuda":
+        return torch.float32
+    for name in spec.dtypes:
+        if name != "bfloat16" or torch.cuda.is_bf16_supported():
+            return _BY_NAME[name]
+    return torch.float32
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has a matrix unit for bfloat16; False where torch is too old to tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return capabilities is not None and bool(capabilities().get("amx_bf16"))
+
+
+def stored(dtype: torch.dtype) -> torch.dtype:
+    """Type in which the weights are held for computing in ``dtype``."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
+def prepare(module: nn.Module, dtype: torch.dtype, *example: torch.Tensor) -> nn.Module:
+    """Make a float32 network ready to compute in ``dtype``; changed in place.
+
+    Args:
+        module: the network.
+        dtype: what it is to compute in.
+        example: arguments it can be called with, as small as may be; see ``example_of``.
+    """
+    return _keep_last_layer_exact(module, example) if dtype == torch.bfloat16 else module.to(dtype)
+
+
+def example_of(spec: ModelSpec) -> tuple[torch.Tensor, ...]:
+    """Arguments that a model can be called with: its smallest image, and its condition."""
+    side = -(-max(spec.minimum, spec.multiple_of, 8) // spec.multiple_of) * spec.multiple_of
+    image = torch.full((1, spec.channels, side, side), sum(spec.value_range) / 2)
+    return (image,) if spec.condition is None else (image, torch.tensor([0.5]))
+
+
+def computing(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Context in which a prepared network's layers compute in ``dtype``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if dtype == torch.bfloat16 else nullcontext()
+
+
+class _Exact(nn.Module):
+    """A layer that computes in float32 whatever the layers around it do."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the layer inside."""
+        with torch.autocast(x.device.type, enabled=False):
+            result: torch.Tensor = self.layer(x.float())
+        return result
+
+
+def _keep_last_layer_exact(module: nn.Module, example: tuple[torch.Tensor, ...]) -> nn.Module:
+    name = _last_to_run(module, example)
+    if name:
+        parent, _, child = name.rpartition(".")
+        holder = module.get_submodule(parent)
+        setattr(holder, child, _Exact(holder.get_submodule(child)))
+    return module
+
+
+def _last_to_run(module: nn.Module, example: tuple[torch.Tensor, ...]) -> str:
+    """Name of the convolution that runs last, which need not be the one defined last; empty where there is none."""
+    ran = [""]
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda *_: ran.append(name)
+
+    hooks = [
+        each.register_forward_hook(watch(name)) for name, each in module.named_modules() if isinstance(each, nn.Conv2d)
+    ]
+    try:
+        with torch.no_grad():
+            module(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ran[-1]
