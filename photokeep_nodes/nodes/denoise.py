@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NodeInputError
 from ..model_spec import ModelHandle, socket_type
+from . import _analysis, _tiles
 
 if TYPE_CHECKING:
     import torch
 
-_WORTH_IT = 1.5  # below this noise level, in 8-bit units, denoising only costs detail
+_WORTH_IT = 1.5  # 8-bit steps; a model that is told of less noise removes no more, but costs detail
 _STRONGEST = 75.0  # denoisers are not trained for more, and return artefacts
 
 
@@ -37,7 +37,10 @@ class Denoise:
                 "model": (socket_type("denoise"), {"tooltip": "A denoising model, such as FFDNet."}),
                 "noise": (
                     ["auto", "manual"],
-                    {"default": "auto", "tooltip": "auto: estimate the noise level. manual: use sigma."},
+                    {
+                        "default": "auto",
+                        "tooltip": "auto: estimate the noise level, and pass clean photos through. manual: use sigma.",
+                    },
                 ),
                 "sigma": (
                     "FLOAT",
@@ -46,22 +49,15 @@ class Denoise:
                         "min": 0.0,
                         "max": 75.0,
                         "step": 0.5,
-                        "tooltip": "Noise level for manual, in 8-bit steps (0 to 255 scale).",
+                        "tooltip": "Noise level for manual, in 8-bit steps (0 to 255 scale). Only models that are told"
+                        " the level, such as FFDNet, use it; the others find it by themselves.",
                     },
                 ),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 1.0,
-                        "step": 0.05,
-                        "tooltip": "0 keeps the photo, 1 removes all noise; between, some grain stays.",
-                    },
-                ),
+                **_tiles.strength_widget("keeps the photo", "removes all noise; between, some grain stays"),
             },
             "optional": {
-                "analysis": ("PHOTOKEEP_ANALYSIS", {"tooltip": "From Analyze; saves estimating the noise again."}),
+                "analysis": (_analysis.ANALYSIS, {"tooltip": "From Analyze; saves estimating the noise again."}),
+                **_tiles.TILE_WIDGETS,
             },
         }
 
@@ -73,40 +69,48 @@ class Denoise:
         sigma: float,
         strength: float,
         analysis: dict[str, Any] | None = None,
+        tile: int = 0,
+        overlap: int = 0,
     ) -> tuple[torch.Tensor]:
         """Denoise (B, H, W, C) in [0, 1]; see INPUT_TYPES."""
         import torch
 
-        from .. import images, inference
+        from .. import inference
 
         spec = inference.spec_for(model, "denoise")
-        photo = images.to_bchw(image)
-        levels = _levels(photo, analysis) if noise == "auto" else [sigma] * photo.shape[0]
-        levels = [min(level, _STRONGEST) for level in levels]
-        if strength == 0.0 or all(level < _WORTH_IT for level in levels):
+        if strength == 0.0:
             return (image,)
-        restored = []
-        for index, level in enumerate(levels):
-            one = photo[index : index + 1]
-            if level >= _WORTH_IT:
-                clean = inference.apply_tiled(spec, one, arguments=(torch.tensor([level / 255.0]),))
-                one = one + strength * (clean - one)
-            restored.append(one)
-        return (images.to_bhwc(torch.cat(restored)),)
+        told = spec.condition == "noise_sigma"
+        levels = _levels(image, analysis) if noise == "auto" else [sigma] * image.shape[0]
+        least = _WORTH_IT if told else _least_for_blind(noise)
+        chosen = [level >= least for level in levels]
+
+        def restore(photo: torch.Tensor, index: int) -> torch.Tensor:
+            level = (torch.tensor([min(levels[index], _STRONGEST) / 255.0]),) if told else ()
+            return _tiles.apply(spec, photo, tile=tile, overlap=overlap, arguments=level)
+
+        return (_tiles.restore_each(image, chosen, strength, restore),)
 
 
-def _levels(photo: torch.Tensor, analysis: dict[str, Any] | None) -> list[float]:
-    if analysis is None:
-        from ..ops.analysis import estimate_noise
+def _least_for_blind(noise: str) -> float:
+    """Least noise for which a model that is not told of it is run: by itself where Analyze advises it, by hand any."""
+    from ..ops.analysis import NOISY
 
-        return [estimate_noise(photo[index : index + 1]) for index in range(photo.shape[0])]
-    try:
-        found = [float(entry["noise_sigma"]) for entry in analysis["images"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise NodeInputError("the analysis holds no noise levels", hint="Connect the output of Analyze.") from error
-    if len(found) != photo.shape[0]:
-        raise NodeInputError(
-            f"the analysis is of {len(found)} images, but {photo.shape[0]} came in",
-            hint="Connect Analyze to the same image as Denoise.",
+    return NOISY if noise == "auto" else 0.0
+
+
+def _levels(image: torch.Tensor, analysis: dict[str, Any] | None) -> list[float]:
+    import torch
+
+    if analysis is not None:
+        return _analysis.read(
+            analysis,
+            image.shape[0],
+            lambda entry: float(entry["noise_sigma"]),
+            what="noise levels",
+            node=Denoise.DISPLAY_NAME,
         )
-    return found
+    from .. import images
+    from ..ops.analysis import estimate_noise
+
+    return [estimate_noise(photo) for photo in torch.split(images.to_bchw(image), 1)]

@@ -20,7 +20,12 @@ async def memory(_request: web.Request) -> web.Response:
     """The pool's stats, and of each model in the host's list its class, key, bytes loaded and bytes in all."""
     space = sys.modules.get("_photokeep_vram_pool")
     listed = [
-        [type(each.model).__name__, getattr(each.model, "_seat", each).key, each.loaded_size(), each.model_size()]
+        [
+            type(each.model).__name__,
+            getattr(getattr(each.model, "_seat", None), "key", ""),
+            each.loaded_size(),
+            each.model_size(),
+        ]
         for each in model_management.loaded_models()
     ]
     threads = [each.name for each in threading.enumerate()]

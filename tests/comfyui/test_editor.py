@@ -44,6 +44,13 @@ NODES = """() => app.graph._nodes.map((node) => ({
     id: String(node.id), type: node.type, failed: Boolean(node.has_errors),
     known: node.type in LiteGraph.registered_node_types,
 }))"""
+CONNECT = """([source, target, input]) => {
+    const [one, other] = [source, target].map((type) => LiteGraph.createNode(type));
+    app.graph.add(one);
+    app.graph.add(other);
+    one.connect(0, other, input);
+    return other.isInputConnected(other.findInputSlot(input));
+}"""
 TO_PROMPT = "async () => (await app.graphToPrompt()).output"
 
 
@@ -112,6 +119,22 @@ def test_switched_off_nodes_are_converted_alike(editor: Any, mode: int) -> None:
         editor.evaluate(LOAD, changed)
         theirs, ours = without_meta(editor.evaluate(TO_PROMPT)), without_meta(by_runner(changed))
         assert theirs == ours, f"with {node['type']} {node['id']} in mode {mode}"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "name", "fits"),
+    [
+        ("PhotokeepModelRealESRAnimeVideoV3", "PhotokeepUpscale", "model", True),
+        ("PhotokeepModelFileUpscale", "PhotokeepUpscale", "model", True),
+        ("UpscaleModelLoader", "PhotokeepUpscale", "model", True),
+        ("PhotokeepToUpscaleModel", "ImageUpscaleWithModel", "upscale_model", True),
+        ("PhotokeepModelFFDNet", "PhotokeepUpscale", "model", False),
+        ("PhotokeepModelRealESRAnimeVideoV3", "ImageUpscaleWithModel", "upscale_model", False),
+        ("UpscaleModelLoader", "PhotokeepDenoise", "model", False),
+    ],
+)
+def test_models_can_be_connected_where_they_fit(editor: Any, source: str, target: str, name: str, fits: bool) -> None:
+    assert editor.evaluate(CONNECT, [source, target, name]) == fits
 
 
 def test_the_editor_would_report_a_missing_node(editor: Any) -> None:

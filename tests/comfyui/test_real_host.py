@@ -18,6 +18,7 @@ from headless import load_workflow, parse_workflow, schemas_of
 pytestmark = pytest.mark.comfyui
 
 RESTORE = Path(__file__).resolve().parents[2] / "workflows" / "restore.json"
+INSTALLED = " Installed:"
 CORE_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
@@ -88,7 +89,11 @@ def test_the_editor_is_told_of_every_node(host: Any) -> None:
         inputs = cls.INPUT_TYPES()
         assert told["display_name"] == cls.DISPLAY_NAME
         assert told["category"] == cls.CATEGORY
-        assert told["description"] == cls.DESCRIPTION
+        # Which models are installed differs between the host and here.
+        here, there = (
+            text.replace("Not installed now", "Installed now") for text in (cls.DESCRIPTION, told["description"])
+        )
+        assert here == there
         assert told["python_module"] == "custom_nodes.photokeep"
         assert told["output"] == list(cls.RETURN_TYPES)
         assert told["output_node"] == getattr(cls, "OUTPUT_NODE", False)
@@ -109,7 +114,8 @@ def test_every_socket_can_be_connected(host: Any) -> None:
         told = listed[node_id]["input"]
         for name, declared in {**told.get("required", {}), **told.get("optional", {})}.items():
             if isinstance(declared[0], str) and declared[0] not in CORE_WIDGETS:
-                assert declared[0] in offered, f"{node_id}.{name}: no node gives a {declared[0]}"
+                for kind in declared[0].split(","):
+                    assert kind in offered, f"{node_id}.{name}: no node gives a {kind}"
 
 
 def test_the_shipped_workflows_are_offered_as_templates(host: Any) -> None:

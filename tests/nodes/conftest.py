@@ -30,18 +30,14 @@ Install = Callable[..., Installed]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+def install(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Save a module's weights as a file, enter it into the catalogue, and forget it after the test."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    monkeypatch.setenv("PHOTOKEEP_MODELS", str(folder))
-    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path / "cache"))
     known = dict(models.catalogue())
     monkeypatch.setattr(models, "catalogue", lambda: known)
     made: list[ModelSpec] = []
 
     def install_(module: torch.nn.Module, role: Role, *, name: str = "for-a-test", present: bool = True) -> Installed:
-        path = folder / f"{name}.pth"
+        path = model_folder / f"{name}.pth"
         torch.save(module.state_dict(), path)
         data = path.read_bytes()
         if not present:

@@ -6,27 +6,22 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import small_networks
 import torch
 from skimage import data
 
-from photokeep_nodes import host, inference
+from photokeep_nodes import inference, models, tiled_inference
 from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.model_spec import ModelHandle
 from photokeep_nodes.nodes.denoise import Denoise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FFDNET = ModelHandle("ffdnet-color")
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path))
-    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path))
-    with host.standalone(host.Standalone(device="cpu")):
-        yield
+pytestmark = pytest.mark.usefixtures("model_folder", "on_the_cpu")
 
 
 def photo(height: int = 128, width: int = 128) -> torch.Tensor:
@@ -86,7 +81,7 @@ def test_strength_blends_with_the_input() -> None:
 def test_a_clean_photo_passes_through_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights are read for it."""
     monkeypatch.setattr(inference, "run", None)
-    monkeypatch.setattr(inference, "apply_tiled", None)
+    monkeypatch.setattr(tiled_inference, "apply_tiled", None)
     clean = photo(64, 64)
     assert torch.equal(denoise(clean, analysis=analysis(1.0)), clean)
     assert torch.equal(denoise(clean, noise="manual", sigma=0.0), clean)
@@ -160,3 +155,62 @@ def test_gray_stays_gray() -> None:
     assert (out - out[..., :1]).abs().max() < 1e-6
     half = denoise(dirty, noise="manual", sigma=25.0, strength=0.5)
     assert (half - half[..., :1]).abs().max() < 1e-6
+
+
+@pytest.fixture
+def blind(model_folder: Path) -> ModelHandle:
+    """A denoiser that is not told the level."""
+    small_networks.save(small_networks.compact(), model_folder / "blind.pth")
+    return ModelHandle("file:denoise/blind.pth")
+
+
+def test_a_blind_model_is_told_nothing_and_run_where_there_is_noise(blind: ModelHandle) -> None:
+    clean = photo(64, 64)
+    batch = torch.cat([noisy(clean, 25), clean])
+    out = denoise(batch, model=blind, analysis=analysis(25.0, 0.5))
+    assert not torch.equal(out[0], batch[0])
+    assert torch.equal(out[1], batch[1])
+    assert denoise(clean, model=blind, analysis=analysis(0.5)) is clean
+
+
+def test_noise_that_analyze_would_leave_is_left_by_a_blind_model(blind: ModelHandle) -> None:
+    """It cannot be told that there is little; one that is told removes just that."""
+    grainy = photo(32, 32)
+    assert denoise(grainy, model=blind, analysis=analysis(2.0)) is grainy
+    assert denoise(grainy, analysis=analysis(2.0)) is not grainy
+
+
+def test_by_hand_a_blind_model_runs_whatever_sigma_says(blind: ModelHandle) -> None:
+    clean = photo(64, 64)
+    out = denoise(clean, model=blind, noise="manual", sigma=0.0)
+    assert not torch.equal(out, clean)
+    assert torch.equal(out, denoise(clean, model=blind, noise="manual", sigma=50.0))
+
+
+def test_a_file_of_a_model_that_is_told_the_level_is_told_it(model_folder: Path) -> None:
+    small_networks.save(small_networks.drunet(), model_folder / "drunet.pth")
+    model = ModelHandle("file:denoise/drunet.pth")
+    assert models.get(model).condition == "noise_sigma"
+    dirty = noisy(photo(64, 64), 25)
+    less, more = (denoise(dirty, model=model, noise="manual", sigma=sigma) for sigma in (5.0, 50.0))
+    assert not torch.equal(less, more)
+    network = small_networks.drunet()
+    level = torch.full((1, 1, 64, 64), 5 / 255)
+    with torch.no_grad():
+        expected = network(torch.cat([dirty.permute(0, 3, 1, 2), level], 1)).permute(0, 2, 3, 1).clamp(0, 1)
+    torch.testing.assert_close(less, expected, rtol=0, atol=1e-2)  # the CPU may compute in bfloat16
+
+
+def test_tiles_and_overlap_are_passed_on() -> None:
+    dirty = noisy(photo(64, 200), 25)
+    whole = denoise(dirty, noise="manual", sigma=25.0)
+    tiled = denoise(dirty, noise="manual", sigma=25.0, tile=120)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-4)
+    hasty = denoise(dirty, noise="manual", sigma=25.0, tile=64, overlap=8)
+    assert (hasty - whole).abs().max() > (tiled - whole).abs().max()
+
+
+def test_what_passes_through_is_the_very_image() -> None:
+    clean = photo(64, 64)
+    assert denoise(clean, strength=0.0) is clean
+    assert denoise(clean, analysis=analysis(0.0)) is clean

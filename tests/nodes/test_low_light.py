@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 import torch
 from skimage import data
 
-from photokeep_nodes import host
 from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.model_spec import ModelHandle
 from photokeep_nodes.nodes.low_light import LowLight
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 ZERO_DCE = ModelHandle("zero-dce")
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path))
-    monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path))
-    with host.standalone(host.Standalone(device="cpu")):
-        yield
+pytestmark = pytest.mark.usefixtures("model_folder", "on_the_cpu")
 
 
 def photo(height: int = 96, width: int = 96) -> torch.Tensor:
@@ -43,7 +33,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def test_its_inputs_are_its_arguments() -> None:
-    assert list(LowLight.INPUT_TYPES()["required"]) == list(inspect.signature(LowLight.run).parameters)[1:]
+    declared = LowLight.INPUT_TYPES()
+    assert [*declared["required"], *declared["optional"]] == list(inspect.signature(LowLight.run).parameters)[1:]
 
 
 def test_a_dark_photo_becomes_brighter_and_more_like_itself() -> None:
@@ -89,3 +80,53 @@ def test_a_model_of_another_role_is_refused() -> None:
         LowLight().run(photo(), ModelHandle("ffdnet-color"), 1.0)
     with pytest.raises(NodeInputError, match="not for low light"):
         LowLight().run(photo(), ModelHandle("ffdnet-color"), 0.0)
+
+
+def brighten_when(image: torch.Tensor, when: str, **more: Any) -> torch.Tensor:
+    (out,) = LowLight().run(image, ZERO_DCE, 1.0, when, **more)
+    return out
+
+
+def advice(*stages: str) -> dict[str, Any]:
+    return {"images": [{"recommendation": [{"stage": stage, "reason": ""}] if stage else []} for stage in stages]}
+
+
+def test_saved_files_without_the_new_inputs_brighten_always() -> None:
+    day = photo()
+    assert torch.equal(brighten(day), brighten_when(day, "always"))
+    assert not torch.equal(brighten(day), day)
+
+
+def test_auto_brightens_only_dark_photos() -> None:
+    day = photo()
+    night = day * 0.1
+    assert brighten_when(day, "auto") is day
+    assert torch.equal(brighten_when(night, "auto"), brighten(night))
+    out = brighten_when(torch.cat([day, night]), "auto")
+    assert torch.equal(out[:1], day)
+    torch.testing.assert_close(out[1:], brighten(night), rtol=0, atol=1e-6)
+
+
+def test_auto_believes_the_analysis() -> None:
+    day = photo()
+    assert torch.equal(brighten_when(day, "auto", analysis=advice("low_light")), brighten(day))
+    night = day * 0.1
+    assert brighten_when(night, "auto", analysis=advice("denoise")) is night
+    assert torch.equal(brighten_when(day, "always", analysis=advice("")), brighten(day))
+
+
+def test_an_analysis_of_other_photos_is_refused() -> None:
+    with pytest.raises(NodeInputError, match="of 2 images, but 1 came in") as caught:
+        brighten_when(photo(), "auto", analysis=advice("", ""))
+    assert "Low Light" in caught.value.hint
+
+
+@pytest.mark.parametrize("broken", [{}, {"images": [{}]}, {"images": 3}, {"images": [{"recommendation": [3]}]}])
+def test_what_is_no_analysis_is_refused(broken: dict[str, Any]) -> None:
+    with pytest.raises(NodeInputError, match="no recommendations"):
+        brighten_when(photo(), "auto", analysis=broken)
+
+
+def test_tiles_are_passed_on() -> None:
+    night = photo(64, 200) * 0.2
+    torch.testing.assert_close(brighten_when(night, "always", tile=64), brighten(night), rtol=0, atol=1e-5)
