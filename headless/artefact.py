@@ -1,14 +1,15 @@
 """A stage output as bytes on disk, and back.
 
-Images and masks are safetensors, everything else JSON. Nothing is ever pickled. A float image that holds only
-multiples of 1/255 (``round(x * 255) / 255 == x``) is stored as uint8: a quarter of the bytes, and the same floats,
-bit by bit, back.
+Images and masks are safetensors, everything else JSON; of a model, also one lent to the host's nodes, the name is kept.
+Nothing is ever pickled. A float image that holds only multiples of 1/255 (``round(x * 255) / 255 == x``) is stored as
+uint8: a quarter of the bytes, and the same floats, bit by bit, back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20  # elements
 _LONGEST_INT = 10_000  # bits; Python refuses to write out longer decimals
 
-Kind = Literal["tensor", "json", "model"]
+Kind = Literal["tensor", "json", "model", "lent model"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -34,7 +35,7 @@ class Artefact:
     Attributes:
         kind: how ``data`` is read.
         data: the bytes.
-        digest: sha256 of ``data``; for a model handle, of its name, weights and code.
+        digest: sha256 of ``data``; for a model, of its name, weights and code.
     """
 
     kind: Kind
@@ -46,16 +47,19 @@ def encode(value: Any, *, model_digest: str = "") -> Artefact | None:
     """Turn an output into bytes.
 
     Args:
-        value: a tensor, a JSON value or a ModelHandle.
-        model_digest: for a ModelHandle, the digest of its weights and code.
+        value: a tensor, a JSON value, a ModelHandle, or a model lent to the host's nodes.
+        model_digest: for a model, the digest of its weights and code.
     Returns:
         None if the value is of a kind that is not stored; the stage then runs each time.
     """
-    if isinstance(value, ModelHandle):
+    lent = lent_handle(value)
+    handle = lent or value
+    if isinstance(handle, ModelHandle):
         if not model_digest:
             return None  # a bare name says nothing about the weights behind it
-        data = json.dumps(value.model_id).encode()
-        return Artefact("model", data, digest_of({"model": value.model_id, "content": model_digest}))
+        kind: Kind = "model" if lent is None else "lent model"
+        data = json.dumps([handle.model_id, handle.blend]).encode()
+        return Artefact(kind, data, digest_of({kind: handle.model_id, "content": model_digest}))
     if _is_json(value):
         # The order of names is kept, and ASCII can hold the lone surrogates of a file name that is not UTF-8.
         data = json.dumps(value, allow_nan=False).encode("ascii")
@@ -73,16 +77,32 @@ def decode(kind: Kind, data: bytes) -> Any:
         CacheError: the bytes are not of that kind.
     """
     try:
-        if kind == "model":
-            name = json.loads(data)
-            if not isinstance(name, str):
+        if kind in {"model", "lent model"}:
+            name, blend = json.loads(data)
+            if not isinstance(name, str) or not isinstance(blend, float):
                 raise TypeError("it names no model")
-            return ModelHandle(name)
+            handle = ModelHandle(name, blend)
+            return handle if kind == "model" else _lend(handle)
         if kind == "json":
             return json.loads(data)
         return _decode_tensor(data)
     except Exception as error:
         raise CacheError(f"a stored {kind} cannot be read: {error}") from error
+
+
+def lent_handle(value: Any) -> ModelHandle | None:
+    """Which model it is that a stage lent to the host's nodes, or None for any other value."""
+    exchange = sys.modules.get("photokeep_nodes.exchange")  # it imports torch; where it is not, nothing was lent
+    if exchange is None or not isinstance(value, exchange.LentUpscaler):
+        return None
+    handle: ModelHandle = value.handle
+    return handle
+
+
+def _lend(handle: ModelHandle) -> Any:
+    from photokeep_nodes.exchange import LentUpscaler
+
+    return LentUpscaler(handle)
 
 
 def _is_json(value: Any) -> bool:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from .events import RunEnded, RunEvent, RunStarted, StageEnded, StageProgressed, StageStarted, Warned
+from .models_display import print_weights, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +33,6 @@ _INCIDENTS = {
 """Counters of the pool that are worth a word where they are not 0."""
 
 _STYLES = {"cached": "cyan", "ran": "green", "failed": "bold red", "skipped": "yellow"}
-
-
-def size(n_bytes: int) -> str:
-    """Bytes as people read them."""
-    value = float(n_bytes)
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return ""
 
 
 class LiveDisplay:
@@ -211,26 +202,6 @@ def _ago(seconds: float) -> str:
     return "just now"
 
 
-def weights_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """One line a model: role, state, size, licence, how to get it."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "role", "weights", "size"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("licence", overflow="fold")
-    styles = {"installed": "green", "missing": "yellow", "corrupt": "bold red"}
-    for row in rows:
-        licence = row["licence"] + ("" if row["commercial"] else " [red]non-commercial[/]")
-        if row["note"]:
-            licence += f"\n[dim]{escape(row['note'])}[/]"
-        state = row["state"]
-        if last := row["detail"] if state != "missing" else row["install"]:
-            licence += f"\n{escape(last)}"
-        table.add_row(
-            row["id"], row["role"].replace("_", " "), f"[{styles[state]}]{state}[/]", size(row["size_bytes"]), licence
-        )
-    return table
-
-
 def learnt_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line a size of input: what calls of the model took beside its weights. Of each model the commonest sizes."""
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -310,7 +281,7 @@ def print_doctor(console: Console, found: dict[str, Any]) -> None:
     table.add_row("versions", ", ".join(versions))
     console.print(table)
     console.print()
-    console.print(weights_table(found["weights"]))
+    print_weights(console, found["weights"])
     console.print()
     if learnt := found["vram"]["learnt"]:
         console.print("What one call takes beside the weights, as measured:", style="dim")

@@ -11,9 +11,10 @@ from typing import Any
 
 import psutil
 
-from photokeep_nodes import host, models, vram_metrics, weights
-from photokeep_nodes.errors import WeightsError
+from photokeep_nodes import host, vram_metrics
+from photokeep_nodes.files import existing_parent
 
+from .models_report import weights_report
 from .pool_figures import last_run
 from .settings import Settings
 
@@ -71,50 +72,10 @@ def _devices() -> list[dict[str, Any]]:
         return []
 
 
-def weights_report(*, check_digests: bool = False) -> list[dict[str, Any]]:
-    """Every model of the catalogue and whether its weights are here.
-
-    Args:
-        check_digests: also hash each installed file and compare it with the catalogue.
-    """
-    rows = []
-    for spec in models.catalogue().values():
-        found = weights.status(spec)
-        file = found.installed.file if found.installed is not None else spec.weights[0]
-        state, detail = found.state, found.detail
-        if check_digests and found.state == "installed":
-            try:
-                weights.verify(spec, rehash=True)
-                detail = "sha256 verified"
-            except WeightsError as error:
-                state, detail = "corrupt", error.message
-        rows.append(
-            {
-                "id": spec.id,
-                "title": spec.title,
-                "role": spec.role,
-                "architecture": spec.architecture,
-                "state": state,
-                "detail": detail,
-                "file": file.filename,
-                "path": str(found.installed.path) if found.installed is not None else None,
-                "size_bytes": file.size_bytes,
-                "sha256": file.sha256,
-                "licence": file.licence.id,
-                "licence_url": file.licence.url,
-                "commercial": file.licence.commercial,
-                "note": file.licence.note,
-                "install": weights.install_command(spec),
-            }
-        )
-    return rows
-
-
 def report() -> dict[str, Any]:
     """Everything `photokeep doctor` shows."""
     memory = psutil.virtual_memory()
     cache = host.cache_dir()
-    nearest = next(p for p in (cache, *cache.absolute().parents) if p.exists())
     return {
         "photokeep": version_of("photokeep") or "not installed as a package",
         "python": sys.version.split()[0],
@@ -124,7 +85,7 @@ def report() -> dict[str, Any]:
         "nvidia": nvidia_devices(),
         "torch": torch_report(),
         "vram": vram_report(),
-        "cache": {"path": str(cache), "free_bytes": shutil.disk_usage(nearest).free},
+        "cache": {"path": str(cache), "free_bytes": shutil.disk_usage(existing_parent(cache)).free},
         "model_folders": [str(path) for path in host.user_model_dirs()],
         "comfyui_path": os.environ.get("COMFYUI_PATH"),
         "versions": {name: version_of(name) for name in _DISTRIBUTIONS},

@@ -26,7 +26,16 @@ KEY_VERSION = 1
 
 # They move and place weights, or talk to the host, but never change a pixel.
 _WITHOUT_EFFECT = frozenset({"errors", "host", "vram_manager"})
-_COMPUTING_LIBRARIES = ("torch", "torchvision", "spandrel", "numpy", "pillow", "imagecodecs", "tifffile")
+_COMPUTING_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "spandrel",
+    "spandrel_extra_arches",
+    "numpy",
+    "pillow",
+    "imagecodecs",
+    "tifffile",
+)
 
 
 def canonical(value: Any) -> Any:

@@ -6,9 +6,11 @@ a batch the next photo's stages are told as well, so that its first models stay.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import models
+
+from .graph import Link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,18 +19,37 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from photokeep_nodes import vram_manager
-    from photokeep_nodes.model_spec import ModelSpec
+    from photokeep_nodes.model_spec import ModelHandle, ModelSpec
 
     from .plan import Plan, Stage
     from .schema import NodeSchema
 
 
+def is_model_stage(schema: NodeSchema) -> bool:
+    """Whether a stage only names a model: it costs nothing, is not cached, and is not worth a line to the user."""
+    return hasattr(schema.node_class, "handle")
+
+
+def handle_of(stage: Stage, schema: NodeSchema, **linked: Any) -> ModelHandle | None:
+    """The handle that a model stage hands out, or None for any other stage.
+
+    Args:
+        stage: of the plan.
+        schema: its node class.
+        linked: values of its linked inputs; without them their defaults are assumed.
+    """
+    if not is_model_stage(schema):
+        return None
+    widgets = {name: value for name, value in stage.inputs.items() if not isinstance(value, Link)}
+    handle: ModelHandle = schema.node_class.handle(**widgets, **linked)  # type: ignore[union-attr]
+    return handle
+
+
 def models_of(stage: Stage, plan: Plan, schemas: Mapping[str, NodeSchema]) -> tuple[ModelSpec, ...]:
     """The models whose handles a stage takes."""
-    catalogue = models.catalogue()
     sources = (plan.stages[link.node_id] for link in stage.links.values())
-    ids = (getattr(schemas[source.class_type].node_class, "MODEL_ID", None) for source in sources)
-    return tuple(catalogue[model_id] for model_id in dict.fromkeys(ids) if model_id is not None)
+    handles = (handle_of(source, schemas[source.class_type]) for source in sources)
+    return tuple(models.get(handle) for handle in dict.fromkeys(handles) if handle is not None)
 
 
 class Foresight:

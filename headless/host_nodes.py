@@ -36,7 +36,7 @@ _OURS_INSTEAD = {
     "SaveImage": "PhotokeepSavePhoto",
     "PreviewImage": "PhotokeepSavePhoto",
     "ImageUpscaleWithModel": "PhotokeepUpscale",
-    "UpscaleModelLoader": "PhotokeepModelRealESRGANx4plus",
+    "UpscaleModelLoader": "PhotokeepModelFileUpscale",
 }
 
 

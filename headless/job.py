@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import glob
+import logging
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photokeep_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host, weights
-from photokeep_nodes.errors import PhotokeepError, UsageError, WorkflowInvalidError
+from photokeep_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, host
+from photokeep_nodes.errors import PhotokeepError, UsageError, WeightsMissingError, WorkflowInvalidError
 from photokeep_nodes.photo_io.paths import EXTENSIONS
 
 from .events import RunEnded, RunResult, RunStarted, Warned
 from .overrides import apply_overrides, feed_photo
 from .plan import Plan, make_plan
-from .run import Forecast, Runner, required_models
+from .preflight import needed_models
+from .run import Forecast, Runner
 from .schema import schemas_of
 from .workflow import load_workflow, parse_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from photokeep_nodes.model_spec import ModelSpec
+
     from .events import Listener
     from .graph import Workflow
     from .schema import NodeSchema
     from .store import Store
+
+_log = logging.getLogger(__name__)
 
 
 def node_schemas() -> dict[str, NodeSchema]:
@@ -128,6 +135,7 @@ class Job:
         Raises:
             WorkflowInvalidError: the workflow cannot run, or the photo is not there.
             WeightsMissingError: a model it needs is not installed.
+            PhotokeepError: a weight file it needs cannot be used.
         """
         settings, workflow = self._settings, self._workflow
         if photo is not None:
@@ -136,8 +144,37 @@ class Job:
             workflow = feed_photo(workflow, photo.name, self.schemas)
         with host.standalone(settings):
             plan = make_plan(workflow, self.schemas)
-            weights.require(required_models(plan, self.schemas))
+            try:
+                needed_models(plan, self.schemas).require()
+            except WeightsMissingError as error:
+                raise self._with_command(error) from None
         return PlannedRun(photo, plan, settings)
+
+    def _with_command(self, error: WeightsMissingError) -> WeightsMissingError:
+        """Add the one command that gets what is missing, where any of it can be got."""
+        published = ["command" in each for each in error.context["missing"]]
+        if not any(published):
+            return error
+        what = "All of them" if all(published) else "All but your own files"
+        hint = f"{what}: photokeep models get -w {shlex.quote(str(self.workflow_path))}\n{error.hint}"
+        return WeightsMissingError(error.message, hint=hint, **error.context)
+
+    def needed_models(self) -> list[ModelSpec]:
+        """The models that a run needs, installed or not; the photos it would read need not be there.
+
+        Files of the user's own that cannot be used are left out, and the log says so.
+
+        Raises:
+            WorkflowInvalidError: the workflow cannot run, whatever the photos.
+        """
+        unchecked = {
+            name: replace(schema, node_class=None) if schema.file_inputs else schema
+            for name, schema in self.schemas.items()
+        }
+        needed = needed_models(make_plan(self._workflow, unchecked), self.schemas)
+        for error in needed.unusable:
+            _log.warning("warning: %s", error)
+        return list(needed.specs)
 
     def _runner(self, planned: PlannedRun, listener: Listener, *, more_photos: bool = False) -> Runner:
         workflow: Workflow = planned.plan.workflow

@@ -63,6 +63,7 @@ def stage_parts(
         "input": inputs,
         "outside": _outside(schema, stage),
         "device": device_class(device),
+        **({"precision": "full"} if host.full_precision() else {}),
         "library version": library_versions(),
     }
 
@@ -70,7 +71,7 @@ def stage_parts(
 def model_digest(handle: ModelHandle) -> str:
     """Digest of a model stage's output: the name, the weights and the code behind a handle."""
     spec = models.get(handle)
-    content = f"{weights.digest(spec)} {code_digest(models.module_of(spec.id))}"
+    content = f"{weights.digest(spec)} {code_digest(models.module_of(spec.network_id))}"
     found = artefact.encode(handle, model_digest=content)
     return found.digest if found is not None else content
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from photokeep_nodes import host, models, weights
+from photokeep_nodes import host
 from photokeep_nodes.errors import CacheError, PhotokeepError
 from photokeep_nodes.files import sha256_of, write_atomically
 from photokeep_nodes.model_spec import ModelHandle
@@ -21,17 +21,16 @@ from . import artefact
 from .call import call_node, file_error
 from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, Warned
 from .fingerprint import explain, stage_key
-from .foresight import Foresight
+from .foresight import Foresight, handle_of, is_model_stage
 from .graph import Link
 from .memory import PeakMemory
 from .parts import ALWAYS_NEW, model_digest, stage_parts
+from .preflight import needed_models
 from .store import Record, StoredFile, StoredOutput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from photokeep_nodes.model_spec import ModelSpec
 
     from .events import RunStatus, StageStatus
     from .plan import Plan, Stage
@@ -39,18 +38,6 @@ if TYPE_CHECKING:
     from .store import Store
 
 _MOVED = "what it saved was moved or changed"
-
-
-def required_models(plan: Plan, schemas: Mapping[str, NodeSchema]) -> list[ModelSpec]:
-    """The models whose nodes are stages of the plan."""
-    catalogue = models.catalogue()
-    ids = [getattr(schemas[stage.class_type].node_class, "MODEL_ID", None) for stage in plan.stages.values()]
-    return [catalogue[model_id] for model_id in dict.fromkeys(ids) if model_id is not None]
-
-
-def is_model_stage(schema: NodeSchema) -> bool:
-    """Whether a stage only names a model: it costs nothing, is not cached, and is not worth a line to the user."""
-    return hasattr(schema.node_class, "MODEL_ID")
 
 
 @dataclass(frozen=True)
@@ -131,12 +118,12 @@ class Runner:
         An interruption (Ctrl-C) ends it early: the result then says so and holds the stages that were finished.
 
         Raises:
-            WeightsError: before any work, if a model is not installed.
+            PhotokeepError: before any work, if a model is not installed or cannot be used.
         """
         started = time.perf_counter()
         status: RunStatus = "done"
         with host.standalone(self._settings):
-            weights.require(required_models(self._plan, self._schemas))
+            needed_models(self._plan, self._schemas).require()
             try:
                 with self._foresight:
                     for stage_id in self._plan.order:
@@ -171,8 +158,9 @@ class Runner:
 
     def _take_ready(self, stage: Stage) -> None:
         schema = self._schemas[stage.class_type]
-        if is_model_stage(schema):
-            self._values[stage.id, 0] = handle = ModelHandle(schema.node_class.MODEL_ID)  # type: ignore[union-attr]
+        linked = {name: self._value(link) for name, link in stage.links.items()} if is_model_stage(schema) else {}
+        if (handle := handle_of(stage, schema, **linked)) is not None:
+            self._values[stage.id, 0] = handle
             self._digests[stage.id] = (model_digest(handle),)
             self._end(stage, "ran")
             return
@@ -285,7 +273,7 @@ class Runner:
     ) -> None:
         if self._store is None:
             return
-        encoded = [artefact.encode(value) for value in outputs]
+        encoded = [_encoded(value) for value in outputs]
         blobs: dict[str, bytes] = {}
         stored = []
         for one in encoded:
@@ -359,8 +347,9 @@ class Runner:
             for stage_id in self._plan.order:
                 stage = self._plan.stages[stage_id]
                 schema = self._schemas[stage.class_type]
-                if is_model_stage(schema):
-                    self._digests[stage_id] = (model_digest(ModelHandle(schema.node_class.MODEL_ID)),)  # type: ignore[union-attr]
+                if (handle := handle_of(stage, schema)) is not None:
+                    if not stage.links:  # else it is known when what they carry is
+                        self._digests[stage_id] = (model_digest(handle),)
                     continue
                 result.append(self._forecast(stage))
         return result
@@ -382,3 +371,8 @@ class Runner:
             return Forecast(stage.id, will_run=True, why=_MOVED)
         self._digests[stage.id] = tuple(output.digest for output in record.outputs)
         return Forecast(stage.id, will_run=False, why="unchanged")
+
+
+def _encoded(value: Any) -> artefact.Artefact | None:
+    lent = artefact.lent_handle(value)
+    return artefact.encode(value, model_digest=model_digest(lent) if lent is not None else "")

@@ -43,6 +43,7 @@ class Settings:
         cache_dir: PHOTOKEEP_CACHE: converted weights and stage outputs.
         cache_limit_bytes: PHOTOKEEP_CACHE_LIMIT: the stage cache is kept below this.
         output_dir: PHOTOKEEP_OUTPUT: where results are written.
+        precision: PHOTOKEEP_PRECISION: "auto", or "full" for float32 everywhere; the node pack reads it by itself.
     """
 
     device: str
@@ -50,6 +51,7 @@ class Settings:
     cache_dir: Path
     cache_limit_bytes: int
     output_dir: Path
+    precision: str = "auto"
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -64,6 +66,7 @@ class Settings:
             cache_dir=host.cache_dir(),
             cache_limit_bytes=_variable("PHOTOKEEP_CACHE_LIMIT", parse_size) or 20 * 2**30,
             output_dir=_variable("PHOTOKEEP_OUTPUT", lambda text: Path(text).expanduser()) or Path("output"),
+            precision=_variable("PHOTOKEEP_PRECISION", _check_precision) or "auto",
         )
 
 
@@ -75,6 +78,12 @@ def _variable(name: str, read: Callable[[str], T]) -> T | None:
         return read(text)
     except UsageError as error:
         raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def _check_precision(name: str) -> str:
+    if name.lower() not in {"auto", "full"}:
+        raise UsageError(f"{name!r} is no precision", hint="Use auto, or full for float32 everywhere.")
+    return name.lower()
 
 
 def check_device(name: str) -> str:

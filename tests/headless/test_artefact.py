@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headless.artefact import decode, encode
+from headless.artefact import KINDS, decode, encode, lent_handle
 from photokeep_nodes.errors import CacheError
 from photokeep_nodes.model_spec import ModelHandle
 
@@ -238,6 +238,22 @@ def test_a_handle_comes_back_and_its_digest_is_that_of_the_model() -> None:
     assert len({stored.digest, *(other.digest for other in others if other is not None)}) == 4
 
 
+def test_a_lent_model_is_kept_by_its_name_and_is_not_the_handle() -> None:
+    from photokeep_nodes.exchange import LentUpscaler
+
+    handle = ModelHandle("realesr-animevideov3")
+    assert lent_handle(LentUpscaler(handle)) == handle
+    assert lent_handle(handle) is None
+    assert encode(LentUpscaler(handle)) is None, "a bare name says nothing about the weights"
+    stored = encode(LentUpscaler(handle), model_digest="weights 1")
+    assert stored is not None
+    back = decode(stored.kind, stored.data)
+    assert isinstance(back, LentUpscaler)
+    assert back.handle == handle
+    others = [encode(handle, model_digest="weights 1"), encode(LentUpscaler(handle), model_digest="weights 2")]
+    assert stored.digest not in {other.digest for other in others if other is not None}
+
+
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +262,7 @@ class Harmful:
         return Path.touch, (Path("harm"),)
 
 
-@pytest.mark.parametrize("kind", ["tensor", "json", "model"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "data",
     [b"", b"\xff\xfe", b"{", b"[1", b"\x00" * 8, b"\xff" * 64, b"\x08\0\0\0\0\0\0\0{}      ", pickle.dumps(Harmful())],

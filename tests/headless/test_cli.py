@@ -167,6 +167,7 @@ def test_missing_weights_are_all_named_before_any_work(shell):
         "136.8 MB",
         "BSD-2-Clause",
         "photokeep models get siggraph17",
+        f"All of them: photokeep models get -w {RESTORE_FULL}",
     ):
         assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -333,7 +334,7 @@ def test_models_list_names_licence_and_state(shell):
     assert {"ffdnet-color", "retinaface-mobilenet", "zero-dce", "realesr-animevideov3"} <= rows.keys()
     table = shell.photokeep("models", "list").stdout
     assert "realesrgan-x4plus" in table
-    assert "photokeep models get gfpgan-1.4" in table
+    assert "To get missing ones, by name: photokeep models get" in table
 
 
 def test_models_verify_hashes_what_is_installed(shell):

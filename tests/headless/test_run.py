@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from headless.run import Runner
 from headless.schema import schemas_of
 from headless.store import Store
 from photokeep_nodes import host
-from photokeep_nodes.errors import PhotoReadError, StageFailedError, WeightsMissingError
+from photokeep_nodes.errors import MissingExtraError, PhotoReadError, StageFailedError, WeightsMissingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -406,17 +407,48 @@ def test_forecast_says_what_a_run_would_do(bench):
 
 
 def test_missing_weights_stop_the_run_before_any_work(tmp_path, monkeypatch):
-    from photokeep_nodes import NODE_CLASS_MAPPINGS
-
     monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path / "none"))
-    schemas = schemas_of({**NODES, **NODE_CLASS_MAPPINGS})
-    flow = workflow(
-        a=("Source", {"level": 0.5}),
+    runner = with_a_model(
+        tmp_path,
         m=("PhotokeepModelSiggraph17", {}),
         c=("PhotokeepColorize", {"image": ("a", 0), "model": ("m", 0), "strength": 1.0, "when": "if_gray"}),
-        w=("Write", {"image": ("c", 0), "name": "n"}),
     )
-    runner = Runner(
+    calls.clear()
+    with pytest.raises(WeightsMissingError) as caught:
+        runner.run()
+    assert calls == []
+    assert [each["model"] for each in caught.value.context["missing"]] == ["siggraph17"]
+
+
+def test_missing_network_code_stops_the_run_before_any_work(tmp_path, monkeypatch):
+    """The weights may be here without it; alone and beside missing weights it is said how to get it."""
+    from photokeep_nodes.models.restormer_dn import SPEC
+
+    monkeypatch.setenv("PHOTOKEEP_MODELS", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)
+    runner = with_a_model(
+        tmp_path,
+        m=("PhotokeepModelRestormerDenoise", {}),
+        c=("PhotokeepDenoise", {"image": ("a", 0), "model": ("m", 0), "noise": "auto", "sigma": 15.0, "strength": 1.0}),
+    )
+    calls.clear()
+    with pytest.raises(WeightsMissingError, match=r"(?s)Restormer.*pip install 'spandrel_extra_arches") as caught:
+        runner.run()
+    assert [each["model"] for each in caught.value.context["missing"]] == ["restormer-dn"]
+    with (tmp_path / SPEC.weights[0].filename).open("wb") as file:
+        file.truncate(SPEC.weights[0].size_bytes)
+    with pytest.raises(MissingExtraError, match="pip install 'spandrel_extra_arches"):
+        runner.run()
+    assert calls == []
+
+
+def with_a_model(tmp_path, *, m, c):
+    """A runner of a source, a stage ``c`` with a model ``m``, and a file."""
+    from photokeep_nodes import NODE_CLASS_MAPPINGS
+
+    schemas = schemas_of({**NODES, **NODE_CLASS_MAPPINGS})
+    flow = workflow(a=("Source", {"level": 0.5}), m=m, c=c, w=("Write", {"image": ("c", 0), "name": "n"}))
+    return Runner(
         make_plan(flow, schemas),
         schemas,
         host.Standalone(output_dir=tmp_path / "out", device="cpu"),
@@ -426,8 +458,3 @@ def test_missing_weights_stop_the_run_before_any_work(tmp_path, monkeypatch):
         listener=lambda _event: None,
         identity="",
     )
-    calls.clear()
-    with pytest.raises(WeightsMissingError) as caught:
-        runner.run()
-    assert calls == []
-    assert [each["model"] for each in caught.value.context["missing"]] == ["siggraph17"]

@@ -106,12 +106,14 @@ def test_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PHOTOKEEP_CACHE", str(tmp_path / "c"))
     monkeypatch.setenv("PHOTOKEEP_CACHE_LIMIT", "500M")
     monkeypatch.setenv("PHOTOKEEP_OUTPUT", "~/restored")
+    monkeypatch.setenv("PHOTOKEEP_PRECISION", "Full")
     assert Settings.from_environment() == Settings(
         device="cuda:1",
         vram_budget_bytes=6 * 2**30,
         cache_dir=tmp_path / "c",
         cache_limit_bytes=500 * 2**20,
         output_dir=Path.home() / "restored",
+        precision="full",
     )
 
 
