@@ -7,6 +7,7 @@ another's back: `cuda_laps` first folds what was reached so far into every stret
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -32,31 +33,85 @@ def resident_bytes() -> int:
     return int(_process(os.getpid()).memory_info().rss)  # by number: a forked child is another process
 
 
-class PeakSampler:
-    """Looks at a figure fifty times a second for the duration of a ``with`` body.
+class _MallInfo2(ctypes.Structure):
+    """glibc's ``struct mallinfo2``."""
 
-    What comes and goes between two looks is not seen, so the peak is a lower bound.
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+@cache
+def _mallinfo2() -> Callable[[], _MallInfo2] | None:
+    try:
+        function = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError, TypeError):  # Windows has no CDLL(None); macOS, musl and glibc before 2.33 no such
+        return None
+    function.restype = _MallInfo2
+    function.argtypes = ()
+    return function
+
+
+def handed_out_bytes() -> int:
+    """What the C library has handed out to this process and not been given back; 0 where it cannot be asked.
+
+    Unlike the resident set it rises with every allocation, also with one that is served from memory which the library
+    kept when somebody else freed it. Another allocator in the library's place is not seen.
+    """
+    ask = _mallinfo2()
+    if ask is None:
+        return 0
+    books = ask()
+    return int(books.uordblks + books.hblkhd)
+
+
+class PeakSampler:
+    """Looks at figures fifty times a second for the duration of a ``with`` body.
+
+    What comes and goes between two looks is not seen, so the peaks are lower bounds.
 
     Args:
-        read: the figure, in bytes.
+        reads: the figures, in bytes; the resident set where none is given.
     Attributes:
-        start_bytes: the first value.
-        peak_bytes: the highest value seen.
+        start_bytes: the first figure at the beginning.
+        peak_bytes: the highest value of the first figure.
     """
 
-    def __init__(self, read: Callable[[], int] = resident_bytes) -> None:
-        self.start_bytes = 0
-        self.peak_bytes = 0
-        self._read = read
+    def __init__(self, *reads: Callable[[], int]) -> None:
+        self._reads = reads or (resident_bytes,)
+        self._start = [0] * len(self._reads)
+        self._peak = [0] * len(self._reads)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="photokeep-peak-memory", daemon=True)
 
+    @property
+    def start_bytes(self) -> int:
+        """See the class."""
+        return self._start[0]
+
+    @property
+    def peak_bytes(self) -> int:
+        """See the class."""
+        return self._peak[0]
+
+    @property
+    def grown_bytes(self) -> int:
+        """How far that figure rose which rose most: each of them may miss what another sees."""
+        return max(peak - start for peak, start in zip(self._peak, self._start, strict=True))
+
     def _watch(self) -> None:
         while not self._stop.wait(SAMPLE_INTERVAL_S):
-            self.peak_bytes = max(self.peak_bytes, self._read())
+            self._look()
+
+    def _look(self) -> None:
+        self._peak = [max(peak, read()) for peak, read in zip(self._peak, self._reads, strict=True)]
 
     def __enter__(self) -> PeakSampler:
-        self.start_bytes = self.peak_bytes = self._read()
+        self._start = [read() for read in self._reads]
+        self._peak = self._start.copy()
         self._thread.start()
         return self
 
@@ -65,7 +120,7 @@ class PeakSampler:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.peak_bytes = max(self.peak_bytes, self._read())
+        self._look()
 
 
 class CudaStretch:
@@ -82,6 +137,11 @@ class CudaStretch:
         self.index = index
         self.start_bytes = 0
         self.peak_bytes = 0
+
+    @property
+    def grown_bytes(self) -> int:
+        """How far it rose above what was held when it began."""
+        return self.peak_bytes - self.start_bytes
 
     def __enter__(self) -> CudaStretch:
         cuda_laps.begin(self)

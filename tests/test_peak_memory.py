@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 
 from photokeep_nodes import peak_memory as memory
-from photokeep_nodes.peak_memory import CudaStretch, PeakSampler, cuda_in_use, cuda_laps, resident_bytes
+from photokeep_nodes.peak_memory import (
+    CudaStretch,
+    PeakSampler,
+    cuda_in_use,
+    cuda_laps,
+    handed_out_bytes,
+    resident_bytes,
+)
 
 
 class Allocator:
@@ -103,6 +113,77 @@ def test_a_sampler_sees_what_was_there_for_a_while():
     with PeakSampler(read) as sampler:
         assert seen.wait(20)
     assert (sampler.start_bytes, sampler.peak_bytes) == (3, 8)
+
+
+def test_of_several_figures_the_one_that_rose_further_counts():
+    seen = threading.Event()
+    falling = itertools.chain([100, 90], itertools.repeat(80))
+    rising = itertools.chain([10, 40], itertools.repeat(30))
+
+    def read() -> int:
+        value = next(rising)
+        if value == 30:
+            seen.set()
+        return value
+
+    with PeakSampler(lambda: next(falling), read) as sampler:
+        assert seen.wait(20)
+    assert (sampler.start_bytes, sampler.peak_bytes, sampler.grown_bytes) == (100, 100, 30)
+
+
+needs_glibc = pytest.mark.skipif(not handed_out_bytes(), reason="needs glibc 2.33 or later")
+
+_REUSED = """
+import ctypes, time
+from photokeep_nodes.peak_memory import PeakSampler, handed_out_bytes, resident_bytes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+def use(n_bytes):
+    block = libc.malloc(n_bytes)
+    ctypes.memset(block, 1, n_bytes)
+    time.sleep(0.1)
+    libc.free(block)
+use(256 << 20)
+with PeakSampler(resident_bytes) as resident, PeakSampler(handed_out_bytes) as handed_out:
+    use(192 << 20)
+print(resident.grown_bytes >> 20, handed_out.grown_bytes >> 20)
+"""
+
+
+@needs_glibc
+def test_memory_that_the_c_library_had_kept_is_seen_when_it_is_used_again():
+    """In a process of its own: how the library keeps memory is set for good."""
+    done = subprocess.run([sys.executable, "-c", _REUSED], capture_output=True, text=True, check=True)
+    resident, handed_out = map(int, done.stdout.split())
+    assert resident < 32  # MiB: the resident set does not show it
+    assert 192 <= handed_out < 224
+
+
+@needs_glibc
+def test_what_is_handed_out_includes_large_blocks_and_forgets_them():
+    before = handed_out_bytes()
+    block = ctypes.create_string_buffer(100 * 2**20)
+    held = handed_out_bytes()
+    del block
+    assert held - before >= 100 * 2**20
+    assert handed_out_bytes() - before < 50 * 2**20
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_where_the_c_library_keeps_no_such_books_nothing_is_said_to_be_handed_out(monkeypatch, error):
+    def refuse(_name):
+        raise error
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
+    memory._mallinfo2.cache_clear()
+    try:
+        assert handed_out_bytes() == 0
+    finally:
+        memory._mallinfo2.cache_clear()
 
 
 def test_the_resident_set_is_this_process_own():

@@ -4,11 +4,11 @@ A model's catalogue entry estimates bytes per pixel. What was measured for a siz
 the last eight calls, so that an outlier is forgotten after eight others. A size that was never seen is taken from the
 nearest smaller and the nearest larger one that were, by the worse of their bytes per pixel, with a margin.
 
-Measured figures are not equally good. CUDA's allocator counts exactly. The CPU's are sampled from the resident set,
-which stays low where the C library reuses what it kept, and jumps where a library warms up: for the compact upscaler
-the second call at 256 x 256 px showed 0 of 34 MB, while at 512 x 512 px, where each activation is mapped and unmapped,
-it showed 134 of 137 MB. So what is sampled may raise an estimate above the catalogue's and never lowers it, and a
-reading below `NOISE_BYTES` says nothing about other sizes.
+Measured figures are not equally good. CUDA's allocator counts exactly. The CPU's are sampled: what the C library has
+handed out, and the resident set where the library cannot be asked, which stays low where memory is reused that was kept
+when somebody else freed it (for the compact upscaler the second call at 256 x 256 px showed 0 of 34 MB). Both miss what
+comes and goes between two looks, and jump where a library warms up. So what is sampled may raise an estimate above the
+catalogue's and never lowers it, and a reading below `NOISE_BYTES` says nothing about other sizes.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..peak_memory import CudaStretch, PeakSampler
+from ..peak_memory import CudaStretch, PeakSampler, handed_out_bytes, resident_bytes
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class CallPeak:
     """Measures the working memory of a ``with`` body on one device.
 
-    CUDA's allocator counts, so that figure is exact. On MPS the allocator's figure is sampled, on the CPU the process's
-    resident set: both are lower bounds, see `photokeep_nodes._vram.learnt.SAMPLED`. Other devices are not measured.
+    CUDA's allocator counts, so that figure is exact. On MPS the allocator's figure is sampled, on the CPU what the C
+    library has handed out and the process's resident set, of which the one that rose further counts: all are lower
+    bounds, see `photokeep_nodes._vram.learnt.SAMPLED`. Other devices are not measured.
 
     Args:
         device: with an index where its type has several.
@@ -32,7 +33,7 @@ class CallPeak:
         elif device.type == "mps":
             self._meter = PeakSampler(torch.mps.current_allocated_memory)
         elif device.type == "cpu":
-            self._meter = PeakSampler()
+            self._meter = PeakSampler(handed_out_bytes, resident_bytes)
 
     def __enter__(self) -> CallPeak:
         if self._meter is not None:
@@ -44,7 +45,7 @@ class CallPeak:
     ) -> None:
         if self._meter is not None:
             self._meter.__exit__(kind, error, traceback)
-            self.n_bytes = self._meter.peak_bytes - self._meter.start_bytes
+            self.n_bytes = self._meter.grown_bytes
 
 
 def device_name(device: torch.device) -> str:
