@@ -5,8 +5,9 @@ steps are 1/256, so a photo computed in it as a whole shows bands. Here the weig
 float32 (autocast), only the products of convolutions and matrices are computed in bfloat16, and the last layer, whose
 output is the photo, not even those.
 
-On a CPU bfloat16 pays where its matrix unit (Intel AMX) computes it; elsewhere it is slower than float32.
-``bench/vs_reference.py`` prints both what it gains and what it changes.
+On a CPU bfloat16 pays where there are instructions that multiply it: a matrix unit (Intel's AMX) or vectors
+(AVX512-BF16, AMD's since Zen 4 and some of Intel's). Elsewhere it is imitated, and slower than float32.
+``bench/precision.py`` prints what it gains and changes for each network, ``bench/vs_reference.py`` for a photo.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _BY_NAME: dict[DTypeName, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
+_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+"""As torch names them."""
+
 
 def choose(spec: ModelSpec, device: torch.device) -> torch.dtype:
     """Fastest dtype in which both the architecture keeps its quality and the device computes well."""
@@ -47,9 +51,10 @@ def choose(spec: ModelSpec, device: torch.device) -> torch.dtype:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has a matrix unit for bfloat16; False where torch is too old to tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", None)
-    return capabilities is not None and bool(capabilities().get("amx_bf16"))
+    """Whether this CPU has instructions that multiply bfloat16; False where torch is too old to tell."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    found = {} if ask is None else ask()
+    return any(found.get(name) for name in _BFLOAT16_INSTRUCTIONS)
 
 
 def stored(dtype: torch.dtype) -> torch.dtype:

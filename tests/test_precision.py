@@ -38,8 +38,10 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(-10 * torch.log10((one.clamp(0, 1) - other.clamp(0, 1)).square().mean()))
 
 
-def matrix_unit(monkeypatch: pytest.MonkeyPatch, *, has: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has}, raising=False)
+def instructions(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let the CPU have these and no others that count."""
+    found = {name: name in names for name in ("avx512_f", "avx512_bf16", "amx_bf16")}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
 
 
 # -- who decides -------------------------------------------------------------------------------------------------------
@@ -47,19 +49,22 @@ def matrix_unit(monkeypatch: pytest.MonkeyPatch, *, has: bool) -> None:
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_the_user_can_have_float32_everywhere(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    matrix_unit(monkeypatch, has=True)
+    instructions(monkeypatch, "amx_bf16")
     for spec in catalogue().values():
         assert precision.choose(spec, device) == torch.float32
 
 
 @pytest.mark.usefixtures("automatic")
-def test_a_cpu_computes_bfloat16_only_where_it_has_a_unit_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["amx_bf16", "avx512_bf16"])
+def test_a_cpu_computes_bfloat16_only_where_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     allowed = replace(COMPACT, dtypes=("float16", "bfloat16", "float32"))
     forbidden = replace(COMPACT, dtypes=("float16", "float32"))
-    matrix_unit(monkeypatch, has=True)
+    instructions(monkeypatch, "avx512_f", name)
     assert precision.choose(allowed, CPU) == torch.bfloat16
     assert precision.choose(forbidden, CPU) == torch.float32
-    matrix_unit(monkeypatch, has=False)
+    instructions(monkeypatch, "avx512_f")
     assert precision.choose(allowed, CPU) == torch.float32
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert precision.choose(allowed, CPU) == torch.float32, "a torch that cannot tell"
@@ -176,9 +181,9 @@ def test_no_model_of_the_catalogue_gives_rounded_values() -> None:
 def test_a_photo_runs_in_tiles_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(COMPACT, dtypes=("bfloat16", "float32"))
     image = photo(40, 150)
-    matrix_unit(monkeypatch, has=True)
+    instructions(monkeypatch, "amx_bf16")
     mixed = tiled_inference.apply_tiled(spec, image, tile=96)
-    matrix_unit(monkeypatch, has=False)
+    instructions(monkeypatch, "avx512_f")
     exact = tiled_inference.apply_tiled(spec, image, tile=96)
     assert not torch.equal(mixed, exact)
     assert psnr(mixed, exact) > 55

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from published import LAYOUTS, bsrgan_template, layout_digest, photo, publish, random_state, rrdbnet_template
-from spandrel.architectures.Compact import Compact
-from spandrel.architectures.DAT import DAT
-from spandrel.architectures.FBCNN import FBCNN
-from spandrel.architectures.HAT import HAT
-from spandrel.architectures.NAFNet import NAFNet
-from spandrel.architectures.PLKSR import RealPLKSR
-from spandrel.architectures.SCUNet import SCUNet
-from spandrel.architectures.SwinIR import SwinIR
+from published import LAYOUTS, TEMPLATES, layout_digest, photo, publish, random_weights
 
 from photokeep_nodes import models, precision, tiled_inference, weights
 from photokeep_nodes.model_spec import Download
@@ -31,7 +23,7 @@ from photokeep_nodes.models import _spandrel
 from photokeep_nodes.ops import tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from photokeep_nodes.model_spec import ModelSpec
 
@@ -47,80 +39,6 @@ COPIES = {"hat": 2}
 """Sets of weights in a published file, where it has more than one: HAT's has those before averaging too."""
 
 
-def _swinir(depth: int, width: int, heads: int, connection: str) -> SwinIR:
-    return SwinIR(
-        upscale=4,
-        img_size=64,
-        window_size=8,
-        depths=[6] * depth,
-        embed_dim=width,
-        num_heads=[heads] * depth,
-        mlp_ratio=2,
-        upsampler="nearest+conv",
-        resi_connection=connection,
-    )
-
-
-def _hat() -> HAT:
-    return HAT(
-        upscale=4,
-        img_size=64,
-        window_size=16,
-        compress_ratio=3,
-        squeeze_factor=30,
-        overlap_ratio=0.5,
-        depths=[6] * 6,
-        embed_dim=180,
-        num_heads=[6] * 6,
-        mlp_ratio=2,
-        upsampler="pixelshuffle",
-    )
-
-
-def _dat() -> DAT:
-    return DAT(
-        upscale=4,
-        img_size=64,
-        split_size=[8, 32],
-        depth=[6] * 6,
-        embed_dim=180,
-        num_heads=[6] * 6,
-        expansion_factor=2,
-    )
-
-
-def _restormer() -> torch.nn.Module:
-    module = pytest.importorskip(
-        "spandrel_extra_arches.architectures.Restormer", reason="needs the noncommercial extra"
-    )
-    network: torch.nn.Module = module.Restormer(LayerNorm_type="BiasFree")
-    return network
-
-
-TEMPLATES: dict[str, Callable[[], State]] = {
-    "rrdbnet-x4": rrdbnet_template,
-    "rrdbnet-x2": lambda: rrdbnet_template(inputs=12),
-    "bsrgan": bsrgan_template,
-    "srvgg-x4": lambda: Compact(num_feat=64, num_conv=32, upscale=4).state_dict(),
-    "hat": lambda: _hat().state_dict(),
-    "swinir-l": lambda: _swinir(9, 240, 8, "3conv").state_dict(),
-    "swinir-m": lambda: _swinir(6, 180, 6, "1conv").state_dict(),
-    "dat2": lambda: _dat().state_dict(),
-    "realplksr-x1": lambda: RealPLKSR(upscaling_factor=1).state_dict(),
-    "realplksr-x4": lambda: RealPLKSR(upscaling_factor=4).state_dict(),
-    "scunet": lambda: SCUNet().state_dict(),
-    "nafnet-sidd": lambda: NAFNet(
-        width=64, enc_blk_nums=[2, 2, 4, 8], middle_blk_num=12, dec_blk_nums=[2] * 4
-    ).state_dict(),
-    "nafnet-gopro": lambda: NAFNet(
-        width=64, enc_blk_nums=[1, 1, 1, 28], middle_blk_num=1, dec_blk_nums=[1] * 4
-    ).state_dict(),
-    "fbcnn-color": lambda: FBCNN().state_dict(),
-    "fbcnn-gray": lambda: FBCNN(in_nc=1, out_nc=1).state_dict(),
-    "restormer": lambda: _restormer().state_dict(),
-}
-"""State dicts with the published files' names and shapes, by network."""
-
 LARGE = {"nafnet-sidd", "nafnet-gopro", "fbcnn-color", "fbcnn-gray"}
 FIRST = {layout.network: model_id for model_id, layout in reversed(LAYOUTS.items())}
 """For each network the first model that is one."""
@@ -131,16 +49,13 @@ EACH_NETWORK = [
 ]
 
 
-def random_weights(model_id: str) -> State:
-    layout = LAYOUTS[model_id]
-    return random_state(TEMPLATES[layout.network](), layout)
-
-
 @pytest.fixture(scope="module", params=EACH_NETWORK)
 def published(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ModelSpec, State]]:
     """A model with its file installed where the user's would be, and the tensors in that file."""
+    if CATALOGUE[request.param].requirement:
+        pytest.importorskip("spandrel_extra_arches", reason="needs the noncommercial extra")
     state = random_weights(request.param)
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from skimage import data
+from spandrel.architectures.Compact import Compact
+from spandrel.architectures.DAT import DAT
+from spandrel.architectures.FBCNN import FBCNN
+from spandrel.architectures.HAT import HAT
+from spandrel.architectures.NAFNet import NAFNet
+from spandrel.architectures.PLKSR import RealPLKSR
+from spandrel.architectures.SCUNet import SCUNet
+from spandrel.architectures.SwinIR import SwinIR
 
 from photokeep_nodes.files import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from photokeep_nodes.model_spec import ModelSpec
@@ -180,6 +188,86 @@ def bsrgan_template() -> dict[str, torch.Tensor]:
         first, _, rest = name.partition(".")
         renamed[f"{_BSRGAN_NAMES.get(first, first)}.{rest.replace('rdb', 'RDB')}"] = tensor
     return renamed
+
+
+def _swinir(depth: int, width: int, heads: int, connection: str) -> SwinIR:
+    return SwinIR(
+        upscale=4,
+        img_size=64,
+        window_size=8,
+        depths=[6] * depth,
+        embed_dim=width,
+        num_heads=[heads] * depth,
+        mlp_ratio=2,
+        upsampler="nearest+conv",
+        resi_connection=connection,
+    )
+
+
+def _hat() -> HAT:
+    return HAT(
+        upscale=4,
+        img_size=64,
+        window_size=16,
+        compress_ratio=3,
+        squeeze_factor=30,
+        overlap_ratio=0.5,
+        depths=[6] * 6,
+        embed_dim=180,
+        num_heads=[6] * 6,
+        mlp_ratio=2,
+        upsampler="pixelshuffle",
+    )
+
+
+def _dat() -> DAT:
+    return DAT(
+        upscale=4,
+        img_size=64,
+        split_size=[8, 32],
+        depth=[6] * 6,
+        embed_dim=180,
+        num_heads=[6] * 6,
+        expansion_factor=2,
+    )
+
+
+def _restormer() -> torch.nn.Module:
+    from spandrel_extra_arches.architectures.Restormer import Restormer
+
+    network: torch.nn.Module = Restormer(LayerNorm_type="BiasFree")
+    return network
+
+
+TEMPLATES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+    "rrdbnet-x4": rrdbnet_template,
+    "rrdbnet-x2": lambda: rrdbnet_template(inputs=12),
+    "bsrgan": bsrgan_template,
+    "srvgg-x4": lambda: Compact(num_feat=64, num_conv=32, upscale=4).state_dict(),
+    "hat": lambda: _hat().state_dict(),
+    "swinir-l": lambda: _swinir(9, 240, 8, "3conv").state_dict(),
+    "swinir-m": lambda: _swinir(6, 180, 6, "1conv").state_dict(),
+    "dat2": lambda: _dat().state_dict(),
+    "realplksr-x1": lambda: RealPLKSR(upscaling_factor=1).state_dict(),
+    "realplksr-x4": lambda: RealPLKSR(upscaling_factor=4).state_dict(),
+    "scunet": lambda: SCUNet().state_dict(),
+    "nafnet-sidd": lambda: NAFNet(
+        width=64, enc_blk_nums=[2, 2, 4, 8], middle_blk_num=12, dec_blk_nums=[2] * 4
+    ).state_dict(),
+    "nafnet-gopro": lambda: NAFNet(
+        width=64, enc_blk_nums=[1, 1, 1, 28], middle_blk_num=1, dec_blk_nums=[1] * 4
+    ).state_dict(),
+    "fbcnn-color": lambda: FBCNN().state_dict(),
+    "fbcnn-gray": lambda: FBCNN(in_nc=1, out_nc=1).state_dict(),
+    "restormer": lambda: _restormer().state_dict(),
+}
+"""State dicts with the published files' names and shapes, by network."""
+
+
+def random_weights(model_id: str) -> dict[str, torch.Tensor]:
+    """What a model's published file holds, with random numbers; Restormer's needs the `noncommercial` extra."""
+    layout = LAYOUTS[model_id]
+    return random_state(TEMPLATES[layout.network](), layout)
 
 
 def publish(spec: ModelSpec, state: Mapping[str, torch.Tensor], folder: Path) -> ModelSpec:
