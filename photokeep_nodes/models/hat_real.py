@@ -13,7 +13,7 @@ from . import _licences, _spandrel
 SPEC = ModelSpec(
     id="hat-real",
     title="Real HAT GAN x4",
-    node_name="RealHATx4",
+    node_name="HAT",
     role="upscale",
     architecture="HAT",
     weights=(

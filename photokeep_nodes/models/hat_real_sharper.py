@@ -14,7 +14,7 @@ SPEC = replace(
     hat_real.SPEC,
     id="hat-real-sharper",
     title="Real HAT GAN x4 sharper",
-    node_name="RealHATx4Sharper",
+    node_name="HATSharper",
     weights=(
         WeightFile(
             Download(
