@@ -36,8 +36,8 @@ def models_group() -> None:
 @click.option("--missing", is_flag=True, help="Only those that are not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models_list(role: str | None, *, installed: bool, missing: bool, as_json: bool) -> None:
-    """Show every model: role, size, licence, whether it is installed."""
-    from .models_report import weights_report
+    """Show every model: role, size, licence, whether it is installed; and the weight files of your own."""
+    from .models_report import own_files_report, weights_report
 
     if installed and missing:
         raise click.UsageError("--installed and --missing contradict each other")
@@ -45,8 +45,9 @@ def models_list(role: str | None, *, installed: bool, missing: bool, as_json: bo
         role = _role(role)
     rows = [
         row
-        for row in weights_report()
-        if role in {None, row["role"]} and not (missing if row["state"] == "installed" else installed)
+        for row in weights_report() + own_files_report()
+        if role in {None, row["role"], *row.get("roles", ())}
+        and not (missing if row["state"] == "installed" else installed)
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -14,7 +14,7 @@ import psutil
 from photokeep_nodes import host, vram_metrics
 from photokeep_nodes.files import existing_parent
 
-from .models_report import weights_report
+from .models_report import own_files_report, weights_report
 from .pool_figures import last_run
 from .settings import Settings
 
@@ -89,5 +89,5 @@ def report() -> dict[str, Any]:
         "model_folders": [str(path) for path in host.user_model_dirs()],
         "comfyui_path": os.environ.get("COMFYUI_PATH"),
         "versions": {name: version_of(name) for name in _DISTRIBUTIONS},
-        "weights": weights_report(),
+        "weights": weights_report() + own_files_report(),
     }

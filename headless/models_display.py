@@ -22,6 +22,8 @@ from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.model_spec import ROLE_TITLES
 from photokeep_nodes.models._network import roles_of
 
+from .models_report import OWN_FILE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
@@ -61,9 +63,11 @@ def print_weights(console: Console, rows: Sequence[dict[str, Any]], *, details: 
     table.add_column("found" if details else "licence", overflow="fold")
     for row in rows:
         state = row["state"]
-        last = _terms(row["licence"], row["note"], commercial=row["commercial"])
+        last = _terms(row["licence"], row["note"], commercial=row["commercial"] is not False)
         if details:
             last = escape(row["detail"])
+        elif row["role"] == OWN_FILE:
+            last = escape(_own(row))
         table.add_row(
             escape(row["id"]),
             row["role"].replace("_", " "),
@@ -80,6 +84,14 @@ def print_weights(console: Console, rows: Sequence[dict[str, Any]], *, details: 
     if any(row["note"] for row in rows) and not details:
         console.print("\n* with a caveat, see: photokeep models licenses", style="dim")
     _print_how_to_get(console, [row for row in rows if row["state"] == "missing"])
+
+
+def _own(row: dict[str, Any]) -> str:
+    """What a file of the user's is, and the nodes that take it."""
+    if not row["architecture"]:
+        return "not looked at yet; for a Model File node"
+    titles = [title for role, title in ROLE_TITLES.items() if role in row["roles"]]
+    return f"{row['architecture']}; " + (f"for Model File ({', '.join(titles)})" if titles else "no node takes it")
 
 
 def _print_how_to_get(console: Console, missing: Sequence[dict[str, Any]]) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import digests, importing, licences, models, weights
-from photokeep_nodes.errors import WeightsError
+from photokeep_nodes.errors import NodeInputError, PhotokeepError, WeightsError
+from photokeep_nodes.models import _dropped_in, _network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from photokeep_nodes.model_spec import Licence, ModelSpec
+
+OWN_FILE = "own file"
+"""In place of a role, in the rows of `own_files_report`."""
 
 
 def weights_report(
@@ -62,6 +67,47 @@ def weights_report(
                 "accepted": licences.accepted_at(file.licence.id),
                 "note": file.licence.note,
                 "install": weights.install_command(spec),
+            }
+        )
+    return rows
+
+
+def own_files_report() -> list[dict[str, Any]]:
+    """Every weight file in the model folders that is not the catalogue's; reads none of them.
+
+    ``roles`` are the stages that take it, ``architecture`` what it is: empty until it was imported or used.
+    """
+    rows = []
+    for name in _dropped_in.names():
+        try:
+            path = _dropped_in.find(name)
+            size_bytes, sha256, facts = path.stat().st_size, digests.known(path), _dropped_in.noted(path)
+        except (OSError, PhotokeepError):  # gone since it was listed
+            continue
+        roles: tuple[str, ...] = ()
+        if facts is not None:
+            with contextlib.suppress(NodeInputError):
+                roles = _network.roles_of(facts, name)
+        rows.append(
+            {
+                "id": name,
+                "title": path.stem,
+                "role": OWN_FILE,
+                "roles": list(roles),
+                "architecture": "" if facts is None else f"{facts.architecture} x{facts.scale}",
+                "state": "installed",
+                "detail": "",
+                "hint": "",
+                "file": path.name,
+                "path": str(path),
+                "size_bytes": size_bytes,
+                "sha256": sha256 or "",
+                "licence": "",
+                "licence_url": "",
+                "commercial": None,
+                "accepted": None,
+                "note": "",
+                "install": "",
             }
         )
     return rows

@@ -33,20 +33,32 @@ def digest(path: Path, *, rehash: bool = False, on_bytes: Callable[[int], None] 
     Raises:
         OSError: it cannot be read.
     """
-    known = None if rehash else _known(path)
-    if known is not None:
-        return known
+    taken = None if rehash else known(path)
+    if taken is not None:
+        return taken
     found = sha256_of(path, on_bytes=on_bytes)
     remember(path, found)
     return found
 
 
+def known(path: Path) -> str | None:
+    """sha256 of a file if it was taken since the file last changed; reads nothing of it.
+
+    Raises:
+        OSError: the file is not there.
+    """
+    entry = _read().get(str(path))
+    if isinstance(entry, list) and len(entry) == 4 and entry[:3] == _stamp(path) and isinstance(entry[3], str):
+        return entry[3]
+    return None
+
+
 def remember(path: Path, digest: str) -> None:
     """Keep the digest of a file as it is now; losing it only costs time."""
-    known = _read()
-    known[str(path)] = [*_stamp(path), digest]
+    memo = _read()
+    memo[str(path)] = [*_stamp(path), digest]
     with contextlib.suppress(OSError):  # a read-only cache is no reason to refuse work
-        write_atomically(_memo_path(), json.dumps(known, indent=0).encode())
+        write_atomically(_memo_path(), json.dumps(memo, indent=0).encode())
 
 
 def pinned(name: str) -> str:
@@ -79,13 +91,6 @@ def _memo_path() -> Path:
 def _stamp(path: Path) -> list[int]:
     info = path.stat()
     return [info.st_size, info.st_mtime_ns, info.st_ino]
-
-
-def _known(path: Path) -> str | None:
-    entry = _read().get(str(path))
-    if isinstance(entry, list) and len(entry) == 4 and entry[:3] == _stamp(path) and isinstance(entry[3], str):
-        return entry[3]
-    return None
 
 
 def _read() -> dict[str, object]:

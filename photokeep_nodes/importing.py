@@ -104,7 +104,7 @@ def import_file(
             "output_channels": str(facts.output_channels),
             "photokeep_version": _version(),
         }
-        _write(state, target, about)
+        _dropped_in.note(_write(state, target, about), facts)
     except OSError as error:
         raise WeightsError(f"{source.name} could not be imported: {error.strerror or error}") from error
     return Imported(
@@ -286,7 +286,8 @@ def _file_name(source: Path, name: str | None) -> str:
     return name
 
 
-def _write(state: Mapping[str, torch.Tensor], target: Path, about: dict[str, str]) -> None:
+def _write(state: Mapping[str, torch.Tensor], target: Path, about: dict[str, str]) -> str:
+    """Write safetensors; returns the digest of the new file, which is pinned."""
     import safetensors.torch
     import torch
 
@@ -294,7 +295,9 @@ def _write(state: Mapping[str, torch.Tensor], target: Path, about: dict[str, str
     tensors = {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
     with replacing(target) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=about)
-    digests.pin(f"{PIN_PREFIX}{target.absolute()}", digests.digest(target, rehash=True))
+    written = digests.digest(target, rehash=True)
+    digests.pin(f"{PIN_PREFIX}{target.absolute()}", written)
+    return written
 
 
 def _version() -> str:

@@ -179,11 +179,33 @@ def _leads_to(entry: os.DirEntry[str], kind: Callable[[os.DirEntry[str]], bool])
         return False
 
 
+def noted(path: Path) -> _network.Facts | None:
+    """What network a file holds, if that was found out before and the file has not changed since; reads nothing of it.
+
+    Raises:
+        OSError: the file is not there.
+    """
+    digest = digests.known(path)
+    return None if digest is None else _read_note(digest)
+
+
+def note(digest: str, facts: _network.Facts) -> None:
+    """Keep what network a file of this content holds; where nothing can be kept, the file is looked at again."""
+    with contextlib.suppress(OSError):
+        write_atomically(_note_path(digest), json.dumps({**_stamp(), **asdict(facts)}).encode())
+
+
+def _note_path(digest: str) -> Path:
+    return host.cache_dir() / "dropped_in" / f"{digest}.json"
+
+
+def _stamp() -> dict[str, object]:
+    return {"version": _FACTS, "spandrel": metadata.version("spandrel")}
+
+
 def _facts(path: Path, name: str, digest: str) -> _network.Facts:
     """What network a file holds; spandrel is asked once for each content."""
-    note = host.cache_dir() / "dropped_in" / f"{digest}.json"
-    stamp = {"version": _FACTS, "spandrel": metadata.version("spandrel")}
-    if (known := _read_note(note, stamp)) is not None:
+    if (known := _read_note(digest)) is not None:
         return known
     from .. import weight_formats
 
@@ -198,15 +220,14 @@ def _facts(path: Path, name: str, digest: str) -> _network.Facts:
             path=str(path),
         ) from error
     facts = _network.facts_of(descriptor)
-    with contextlib.suppress(OSError):  # where nothing can be kept, the file is looked at again
-        write_atomically(note, json.dumps({**stamp, **asdict(facts)}).encode())
+    note(digest, facts)
     return facts
 
 
-def _read_note(note: Path, stamp: dict[str, object]) -> _network.Facts | None:
+def _read_note(digest: str) -> _network.Facts | None:
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if not isinstance(known, dict) or any(known.get(key) != value for key, value in stamp.items()):
+        known = json.loads(_note_path(digest).read_text(encoding="utf-8"))
+        if not isinstance(known, dict) or any(known.get(key) != value for key, value in _stamp().items()):
             return None
         values = {field.name: known[field.name] for field in fields(_network.Facts)}
     except (OSError, ValueError, KeyError, RecursionError):

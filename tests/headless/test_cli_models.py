@@ -10,20 +10,22 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import safetensors
+import small_networks
 import torch
 from file_server import Act, FileServer, serving
 from small_models import NC, VARIABLE, checkpoint, entry, spec_of
 
 from headless import cli
 from headless.models_display import imported_lines
+from photokeep_nodes import digests
 from photokeep_nodes.importing import Imported
-from photokeep_nodes.models import _network, catalogue
+from photokeep_nodes.models import _dropped_in, _network, catalogue
 from photokeep_nodes.nodes import model_files
 
 if TYPE_CHECKING:
@@ -313,6 +315,39 @@ def test_list_is_readable_and_can_be_narrowed(shell: Shell) -> None:
     both = shell.run("list", "--installed", "--missing")
     assert both.returncode == 2
     assert "contradict each other" in both.stderr
+
+
+def test_files_of_ones_own_are_listed_with_what_is_known_of_them(shell: Shell) -> None:
+    small_networks.save(small_networks.compact(4), shell.kept / "dropped.pth")
+    small_networks.save(small_networks.compact(1), shell.folder / "repair.pth")
+    assert shell.run("import", "repair.pth").returncode == 0
+    table = shell.run("list").stdout.replace("\n", " ")
+    assert "dropped.pth" in table
+    assert "not looked at yet; for a Model File node" in table
+    rows = {row["id"]: row for row in json.loads(shell.run("list", "--json").stdout) if row["role"] == "own file"}
+    assert set(rows) == {"dropped.pth", "repair.safetensors"}
+    assert (rows["dropped.pth"]["architecture"], rows["dropped.pth"]["roles"]) == ("", [])
+    known = rows["repair.safetensors"]
+    assert known["architecture"] == "Compact x1"
+    assert known["roles"] == ["denoise", "deblur", "jpeg", "low_light"]
+    assert known["path"] == str(shell.kept / "repair.safetensors")
+    # Once it was used its network is known, until other bytes take its place.
+    _dropped_in.get("file:upscale/dropped.pth")
+    upscalers = {row["id"] for row in json.loads(shell.run("list", "--role", "upscale", "--json").stdout)}
+    assert "dropped.pth" in upscalers
+    assert "repair.safetensors" not in upscalers
+    assert "Compact x4; for Model File (Upscale)" in shell.run("list", "--installed").stdout
+    small_networks.save(small_networks.esrgan(), shell.kept / "dropped.pth")
+    assert "not looked at yet" in shell.run("list").stdout
+    missing = json.loads(shell.run("list", "--missing", "--json").stdout)
+    assert "dropped.pth" not in {row["id"] for row in missing}
+
+
+def test_a_face_network_of_ones_own_is_listed_though_no_node_takes_it(shell: Shell) -> None:
+    path = small_networks.save(small_networks.compact(4), shell.kept / "face.pth")
+    facts = _network.facts_of(_network.identify(small_networks.compact(4).state_dict(), wanted="any"))
+    _dropped_in.note(digests.digest(path), replace(facts, purpose="FaceSR"))
+    assert "Compact x4; no node takes it" in shell.run("list").stdout
 
 
 @pytest.mark.parametrize("command", [["--help"], ["list"], ["licenses"], ["get", "gfpgan-1.4", "--dry-run"]])
