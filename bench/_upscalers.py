@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def photokeep(job: dict[str, Any]) -> Upscaler:
-    """Our Upscale node; it chooses its tiles itself."""
+    """Our Upscale node."""
     from photokeep_nodes import NODE_CLASS_MAPPINGS
     from photokeep_nodes.model_spec import ModelHandle
 
@@ -39,7 +39,7 @@ def photokeep(job: dict[str, Any]) -> Upscaler:
 
     def run(photo: np.ndarray) -> np.ndarray:
         image = torch.from_numpy(photo)[None].float() / 255
-        (output,) = node.run(image, ModelHandle(job["model"]), scale=float(job["scale"]), tile=0)
+        (output,) = node.run(image, ModelHandle(job["model"]), scale=float(job["scale"]), tile=job["tile"])
         return _eight_bits(output[0])
 
     return run

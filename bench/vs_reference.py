@@ -1,12 +1,13 @@
 """Upscale x4: ours beside realesrgan's RealESRGANer, spandrel called plainly and ComfyUI's upscale node.
 
-    python bench/vs_reference.py [--sides 256,512,1024] [--megapixels 12] [--json FILE]
+    python bench/vs_reference.py [--sides 256,512,1024] [--megapixels 12] [--tile SIDE] [--json FILE]
 
 Needs the starter and reference extras and scikit-image, and ComfyUI's node a COMFYUI_PATH (COMFYUI_PYTHON names its
 interpreter). Prints time, peak memory beyond what the process held before, and the largest difference from ours in
 float32. Squares of a real photo run through Real-ESRGAN x4plus; a photo of 12 million pixels, enlarged twice on the way
-through a network of factor four, through the compact network. All use the same weights; ours chooses its tiles itself,
-and runs twice: in the precision it chooses, and in full.
+through a network of factor four, through the compact network. All use the same weights, and RealESRGANer tiles of the
+same side as ours, which we choose by the free memory. ComfyUI's node chooses its own, and spandrel has none. Ours runs
+twice: in the precision it chooses, and in full.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from _figures import Figure, argument_parser, at_least, at_most, report
 from _progress import steps
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from photokeep_nodes import models, weights
+from photokeep_nodes import models, tiled_inference, weights
 
 GOAL_SPEED = 1.4
 GOAL_MEMORY_GIB = 8.0
@@ -111,7 +112,7 @@ def compare(
     job = {**job, "photo": str(folder / "photo.npy")}
     found = {peer.title: peer.run(job, folder) for peer in steps(who, title)}
     ours = found[FULL]["picture"].astype(int)
-    figures = []
+    figures = [Figure(f"{title}: tile", job["tile"], "px")] if job["tile"] else []
     for name, each in found.items():
         figures.append(Figure(f"{title}: {name}", each["seconds"], "s"))
         figures.append(Figure(f"{title}: {name}, memory", each["peak_bytes"] / 2**20, "MiB"))
@@ -120,6 +121,11 @@ def compare(
             figures.append(Figure(f"{title}: {name}, largest difference", int(difference.max()), "/255"))
             figures.append(Figure(f"{title}: {name}, mean difference", float(difference.mean()), "/255"))
     return figures, found
+
+
+def chosen_tile(model: str, height: int, width: int) -> int:
+    """Side of the tiles that our Upscale node would choose."""
+    return tiled_inference.auto_tile(models.catalogue()[model], height, width)
 
 
 def speed(title: str, found: dict[str, dict[str, Any]], goal: float | None = None) -> list[Figure]:
@@ -154,7 +160,7 @@ def main() -> None:
     parser = argument_parser("Upscale photos x4: ours beside the reference implementations.")
     parser.add_argument("--sides", default="256,512,1024", help="squares for x4plus")
     parser.add_argument("--megapixels", type=float, default=12.0, help="of the large photo; 0 leaves it out")
-    parser.add_argument("--tile", type=int, default=256, help="side of RealESRGANer's tiles")
+    parser.add_argument("--tile", type=int, default=0, help="side of a tile; 0 leaves it to us")
     options = parser.parse_args()
     who = peers()
     figures: list[Figure] = []
@@ -165,16 +171,18 @@ def main() -> None:
             title = f"x4plus, {side} px"
             # Without tiles spandrel's 15 KB per pixel would not fit.
             able = [peer for peer in who if peer.upscaler != "spandrel" or side <= 512]
-            job = {**large, "tile": options.tile, "rounds": 3 if side <= 256 else 1}
+            tile = options.tile or chosen_tile(LARGE, side, side)
+            job = {**large, "tile": tile, "rounds": 3 if side <= 256 else 1}
             found_figures, found = compare(title, able, job, photo_of(side, side), folder)
             figures += found_figures + speed(title, found, GOAL_SPEED)
         figures += likeness(who, {**large, "tile": 0, "rounds": 1}, folder)
         if options.megapixels:
             height = round((options.megapixels * 1e6 * 3 / 4) ** 0.5)
+            tile = options.tile or chosen_tile(COMPACT, height, height * 4 // 3)
             title = f"compact, {options.megapixels:g} MP, x2"
             job = {
                 "model": COMPACT, "architecture": "SRVGGNetCompact", "weights": str(publish(COMPACT, folder)),
-                "scale": 2, "tile": 512, "rounds": 1,
+                "scale": 2, "tile": tile, "rounds": 1,
             }  # fmt: skip
             # ComfyUI's node knows no factor but the model's, and needs 2.3 GB for each copy of that.
             able = [peer for peer in who if peer.upscaler in {"photokeep", "realesrganer"}]

@@ -1,7 +1,7 @@
 """The key under which a stage's outputs are stored: everything that can change them, and nothing else.
 
 Parts: the node's code, its widget values, the content of what is linked in, the content of the photos it reads, the
-digests of the weights it uses, the device class and the versions of the libraries that compute.
+digests of the weights it uses, the device class, the precision and the versions of the libraries that compute.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photokeep_nodes import host
 from photokeep_nodes.errors import NodeDefinitionError, NodeInputError
 
 if TYPE_CHECKING:
@@ -210,6 +211,30 @@ def device_class(device: str) -> str:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"} and _nvidia_devices() > 0:
         return "cuda"
     return "mps" if sys.platform == "darwin" and os.uname().machine == "arm64" else "cpu"
+
+
+def precision_class(device: str) -> str:
+    """What networks that tolerate it compute in where that is not the same on all devices of a kind; empty elsewhere.
+
+    "full" where the user asks for it, "bfloat16" on a CPU that has instructions for it: found without importing torch,
+    and only where Linux tells; elsewhere a cache should not be shared by CPUs with and without them.
+
+    Args:
+        device: "auto", "cpu" or "cuda:N".
+    """
+    if host.full_precision():
+        return "full"
+    return "bfloat16" if device_class(device) == "cpu" and _cpu_flags() & {*host.BFLOAT16_INSTRUCTIONS} else ""
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """What the first processor can do, as Linux names it; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
 
 
 @cache

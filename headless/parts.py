@@ -10,7 +10,7 @@ from photokeep_nodes import host, models, photo_io, weights
 from photokeep_nodes.files import sha256_of
 
 from . import artefact
-from .fingerprint import code_digest, device_class, digest_of, library_versions
+from .fingerprint import code_digest, device_class, digest_of, library_versions, precision_class
 from .graph import Link
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def stage_parts(
     for name, kind in schema.hidden.items():
         if kind in hidden:
             inputs[name] = digest_of(hidden[kind])
+    precision = precision_class(device)
     return {
         "node": stage.class_type,
         "code": code_digest(schema.node_class.__module__) if schema.node_class is not None else "",
         "input": inputs,
         "outside": _outside(schema, stage),
         "device": device_class(device),
-        **({"precision": "full"} if host.full_precision() else {}),
+        **({"precision": precision} if precision else {}),
         "library version": library_versions(),
     }
 

@@ -219,6 +219,10 @@ def may_call_here() -> bool:
     return "prompt_worker" in thread.name if executing is None else executing() is not None
 
 
+BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+"""A CPU's instructions that multiply bfloat16, as both torch and Linux name them."""
+
+
 def full_precision() -> bool:
     """Whether the user wants every network in float32: ``PHOTOKEEP_PRECISION=full``, or ComfyUI's ``--force-fp32``."""
     if os.environ.get("PHOTOKEEP_PRECISION", "").lower() == "full":

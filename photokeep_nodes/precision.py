@@ -32,9 +32,6 @@ _BY_NAME: dict[DTypeName, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-"""As torch names them."""
-
 
 def choose(spec: ModelSpec, device: torch.device) -> torch.dtype:
     """Fastest dtype in which both the architecture keeps its quality and the device computes well."""
@@ -54,7 +51,7 @@ def cpu_multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions that multiply bfloat16; False where torch is too old to tell."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     found = {} if ask is None else ask()
-    return any(found.get(name) for name in _BFLOAT16_INSTRUCTIONS)
+    return any(found.get(name) for name in host.BFLOAT16_INSTRUCTIONS)
 
 
 def stored(dtype: torch.dtype) -> torch.dtype:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from headless import fingerprint
 from headless.fingerprint import canonical, code_digest, device_class, digest_of, explain, library_versions, stage_key
+from photokeep_nodes import host
 from photokeep_nodes.errors import NodeDefinitionError, NodeInputError
+from photokeep_nodes.precision import cpu_multiplies_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -350,6 +352,43 @@ def test_auto_is_what_there_is(monkeypatch: pytest.MonkeyPatch, visible: str | N
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device_class("auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "device", "expected"),
+    [
+        ("full", {"amx_bf16"}, "cpu", "full"),
+        ("auto", {"avx2", "amx_bf16"}, "cpu", "bfloat16"),
+        ("auto", {"avx512_bf16"}, "cpu", "bfloat16"),
+        ("auto", {"avx2"}, "cpu", ""),
+        ("auto", {"amx_bf16"}, "cuda:1", ""),
+        ("full", {"amx_bf16"}, "cuda:1", "full"),
+    ],
+)
+def test_cpus_that_compute_otherwise_share_no_results(
+    monkeypatch: pytest.MonkeyPatch, precision: str, flags: set[str], device: str, expected: str
+) -> None:
+    monkeypatch.setenv("PHOTOKEEP_PRECISION", precision)
+    monkeypatch.setattr(fingerprint, "_cpu_flags", lambda: frozenset(flags))
+    assert fingerprint.precision_class(device) == expected
+
+
+@pytest.mark.skipif(not fingerprint._cpu_flags(), reason="only Linux on x86 tells what its processor can do")
+def test_what_linux_says_of_the_processor_is_what_torch_says() -> None:
+    told = bool(fingerprint._cpu_flags() & {*host.BFLOAT16_INSTRUCTIONS})
+    assert told == cpu_multiplies_bfloat16()
+
+
+def test_a_system_that_tells_nothing_of_its_processor_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    fingerprint._cpu_flags.cache_clear()
+    try:
+        assert fingerprint._cpu_flags() == frozenset()
+    finally:
+        fingerprint._cpu_flags.cache_clear()
 
 
 def test_counting_cards_works_without_any() -> None:
