@@ -269,7 +269,9 @@ def print_doctor(console: Console, found: dict[str, Any]) -> None:
         table.add_row("torch", f"[bold red]cannot be imported:[/] {escape(torch['error'])}")
     else:
         table.add_row(
-            "torch", f"{torch['version']}, computes on [bold]{torch['device']}[/], {torch['threads']} threads"
+            "torch",
+            f"{torch['version']}, computes on [bold]{torch['device']}[/] in {' or '.join(torch['precisions'])},"
+            f" {torch['threads']} threads",
         )
     for device in found["vram"]["devices"]:
         table.add_row("model memory", _device_line(device))

@@ -41,15 +41,19 @@ def torch_report() -> dict[str, Any]:
     """What torch can compute on; imports it."""
     try:
         import torch
+
+        from photokeep_nodes import precision
     except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways, and this is who reports it
         return {"error": f"{type(error).__name__}: {error}"}
+    device = host.compute_device()
     return {
         "version": str(torch.__version__),
         "cuda": torch.version.cuda,
         "cuda_available": torch.cuda.is_available(),
         "mps_available": torch.backends.mps.is_available(),
         "threads": torch.get_num_threads(),
-        "device": str(host.compute_device()),
+        "device": str(device),
+        "precisions": precision.offered(device),
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import digests, importing, licences, models, weights
 from photokeep_nodes.errors import NodeInputError, PhotokeepError, WeightsError
+from photokeep_nodes.model_spec import ROLES
 from photokeep_nodes.models import _dropped_in, _network
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def weights_report(
     check_digests: bool = False,
     on_bytes: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every model of the catalogue and whether its weights are here.
+    """Every model of the catalogue, by stage, and whether its weights are here.
 
     Args:
         names: ids of the only ones to look at; None for all.
@@ -34,7 +35,7 @@ def weights_report(
         on_bytes: told how many more bytes were hashed, as they are.
     """
     rows = []
-    for spec in models.catalogue().values():
+    for spec in sorted(models.catalogue().values(), key=lambda each: ROLES.index(each.role)):
         if names is not None and spec.id not in names:
             continue
         found = weights.status(spec)

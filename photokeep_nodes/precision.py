@@ -35,16 +35,18 @@ _BY_NAME: dict[DTypeName, torch.dtype] = {
 
 def choose(spec: ModelSpec, device: torch.device) -> torch.dtype:
     """Fastest dtype in which both the architecture keeps its quality and the device computes well."""
-    if host.full_precision():
-        return torch.float32
-    if device.type == "cpu":
-        return torch.bfloat16 if "bfloat16" in spec.dtypes and cpu_multiplies_bfloat16() else torch.float32
-    if device.type != "cuda":
-        return torch.float32
-    for name in spec.dtypes:
-        if name != "bfloat16" or torch.cuda.is_bf16_supported():
-            return _BY_NAME[name]
-    return torch.float32
+    well = offered(device)
+    return next((_BY_NAME[name] for name in spec.dtypes if name in well), torch.float32)
+
+
+def offered(device: torch.device) -> tuple[DTypeName, ...]:
+    """Types in which a device computes well, if the user lets it; float32, which is always one, comes last."""
+    if not host.full_precision():
+        if device.type == "cpu" and cpu_multiplies_bfloat16():
+            return "bfloat16", "float32"
+        if device.type == "cuda":
+            return ("float16", "bfloat16", "float32") if torch.cuda.is_bf16_supported() else ("float16", "float32")
+    return ("float32",)
 
 
 def cpu_multiplies_bfloat16() -> bool:

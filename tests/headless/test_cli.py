@@ -366,7 +366,9 @@ def test_doctor_reports_devices_memory_weights_and_versions(shell):
     assert found["memory"]["total_bytes"] > 0
     assert found["versions"]["spandrel"]
     assert {row["id"] for row in found["weights"]} >= {"ffdnet-color", "gfpgan-1.4"}
+    assert found["torch"]["precisions"] == ["float32"]  # the tests ask for it
     text = shell.photokeep("doctor").stdout
+    assert " in float32, " in text.replace("\n", " ")
     for word in ("memory", "torch", "model folders", "realesrgan-x4plus"):
         assert word in text
 
