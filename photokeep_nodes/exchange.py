@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import host_memory, inference, vram_manager
+from . import host_memory, inference, tiled_inference, vram_manager
 from .errors import NodeInputError
 from .model_spec import ModelSpec
 from .models import _network
-from .ops import tiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,20 +186,8 @@ class LentUpscaler:
 
         Raises:
             WeightsError, VramError: see ``inference.run``.
+            NodeInputError: the tile or the result holds values that are not numbers.
         """
         spec = inference.spec_for(self.handle, "upscale")
-        side = max(image.shape[-2:])
-
-        def call(network: inference.Network) -> torch.Tensor:
-            return tiling.run_tiled(
-                network,
-                image.float(),
-                tile=side,
-                margin=0,
-                scale=spec.scale,
-                multiple=spec.multiple_of,
-                minimum=spec.minimum,
-            )
-
-        large = inference.run(spec, call, height=image.shape[-2], width=image.shape[-1])
+        large = tiled_inference.apply_to_part(spec, image.float())
         return large.clamp_(0.0, 1.0).to(image.device, image.dtype)

@@ -14,9 +14,11 @@ from torch.nn import functional
 
 from . import host, images, inference, layer_progress
 from .errors import NodeInputError
-from .ops import colour, tiling
+from .ops import tiling, tint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .model_spec import ModelSpec
 
 _LARGEST_TILE = 1024  # beyond this a tile gains nothing and a cancelled run waits for longer
@@ -78,9 +80,8 @@ def apply_tiled(
 
     Out of memory, and a tile that the pool cannot lend memory for, is answered by giving up what is only kept for
     later, with tiles of half the side down to ``smallest_tile``, on another accelerator, and on the CPU; a result in
-    half precision that is not finite with a second run in float32. A black-and-white photo stays one: trained on
-    colour, the networks would tint it, by up to 35 of 255 steps where it is noisy. A network for black-and-white photos
-    is given a colour photo's luminance, and the photo keeps its colours.
+    half precision that is not finite with a second run in float32. A black-and-white photo stays one, see `ops.tint`.
+    A network for black-and-white photos is given a colour photo's luminance, and the photo keeps its colours.
 
     Args:
         spec: the model.
@@ -99,18 +100,36 @@ def apply_tiled(
     """
     if spec.channels == 1 and image.shape[1] == 3:
         return _keeping_colours(spec, image, tile=tile, overlap=overlap, scale=scale, arguments=arguments)
-    height, width = image.shape[-2:]
     margin = tiling.margin_of(overlap, spec.multiple_of) if overlap else spec.receptive_field
-    tiles = _tile_ladder(spec, tile, height, width, margin)
+    tiles = _tile_ladder(spec, tile, image, margin)
     bar = host.Progress(1, "tiles")
-    job = _Job(spec, image, arguments, margin, spec.scale if scale is None else scale, tiles[0], bar)
+    result = _run(_Job(spec, image, arguments, margin, spec.scale if scale is None else scale, tiles[0], bar), tiles)
+    return tint.keep_own_tint(image, result) if image.shape[1] == result.shape[1] == 3 else result
+
+
+def apply_to_part(spec: ModelSpec, image: torch.Tensor) -> torch.Tensor:
+    """Run a model over a part of a photo as a whole, if it fits in memory.
+
+    As ``apply_tiled``, but nothing is judged by what the photo as a whole looks like, and nothing shown of how far it
+    is: that is up to whoever has cut it.
+
+    Args:
+        spec: the model.
+        image: (B, 3, H, W) float32 in [0, 1].
+    """
+    tiles = _tile_ladder(spec, max(image.shape[-2:]), image, spec.receptive_field)
+    return _run(_Job(spec, image, (), spec.receptive_field, spec.scale, tiles[0], None), tiles)
+
+
+def _run(job: _Job, tiles: Sequence[int]) -> torch.Tensor:
+    """Run a photo's tiles, once more in float32 where half precision gave values that are not numbers."""
     dtype: torch.dtype | None = None
     while True:
         try:
-            return _without_tint(image, inference.run_on_ladder(spec, job.attempt, tiles, job.size_of, dtype))
+            return inference.run_on_ladder(job.spec, job.attempt, tiles, job.size_of, dtype)
         except _NotFiniteError as error:
             if error.computed_in == torch.float32:
-                raise _not_finite(spec, image) from None
+                raise _not_finite(job.spec, job.image) from None
             dtype = torch.float32
 
 
@@ -124,7 +143,7 @@ class _Job:
     margin: int
     scale: int
     first_tile: int
-    bar: host.Progress
+    bar: host.Progress | None
 
     def size_of(self, tile: int) -> tuple[int, int]:
         """Height and width of what the network is given at once."""
@@ -133,23 +152,23 @@ class _Job:
 
     def attempt(self, network: inference.Network, tile: int) -> torch.Tensor:
         """Run the whole photo in tiles of this side."""
-        spec = self.spec
-
-        def call(parts: torch.Tensor) -> torch.Tensor:
-            return self._checked(network, parts)
-
+        if self.bar is None:
+            return self._in_tiles(network, tile, None)
         with layer_progress.Meter(self.bar, network.module) as meter:
-            return tiling.run_tiled(
-                call,
-                self.image,
-                tile=tile,
-                margin=self.margin,
-                scale=self.scale,
-                multiple=spec.multiple_of,
-                minimum=spec.minimum,
-                per_call=self._tiles_per_call(network, tile),
-                progress=meter.after_tile,
-            )
+            return self._in_tiles(network, tile, meter.after_tile)
+
+    def _in_tiles(self, network: inference.Network, tile: int, progress: tiling.TileProgress | None) -> torch.Tensor:
+        return tiling.run_tiled(
+            lambda parts: self._checked(network, parts),
+            self.image,
+            tile=tile,
+            margin=self.margin,
+            scale=self.scale,
+            multiple=self.spec.multiple_of,
+            minimum=self.spec.minimum,
+            per_call=self._tiles_per_call(network, tile),
+            progress=progress,
+        )
 
     def _checked(self, network: inference.Network, parts: torch.Tensor) -> torch.Tensor:
         arguments = (each.expand(len(parts)) if each.shape == (1,) else each for each in self.arguments)
@@ -193,21 +212,14 @@ def _keeping_colours(
     return restored + colours
 
 
-def _tile_ladder(spec: ModelSpec, tile: int, height: int, width: int, margin: int) -> list[int]:
+def _tile_ladder(spec: ModelSpec, tile: int, image: torch.Tensor, margin: int) -> list[int]:
     """Sides to try, largest first; a photo smaller than a tile gains nothing from half of that tile."""
+    height, width = image.shape[-2:]
     smallest = smallest_tile(spec, margin)
     sides = [max(tile, smallest) if tile else auto_tile(spec, height, width, margin)]
     while (whole := min(sides[-1], max(height, width))) > smallest:
         sides.append(max(smallest, whole // 2))
     return sides
-
-
-def _without_tint(image: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-    if image.shape[1] == result.shape[1] == 3:
-        for index, tone in enumerate(colour.tones(image)):
-            if tone == "gray":
-                result[index] = images.luminance(result[index : index + 1])[0]
-    return result
 
 
 def _not_finite(spec: ModelSpec, image: torch.Tensor) -> NodeInputError:

@@ -12,7 +12,7 @@ import spandrel
 import torch
 from skimage import data
 
-from photokeep_nodes import exchange, inference, vram_manager
+from photokeep_nodes import exchange, inference, precision, vram_manager
 from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.exchange import LentUpscaler
 from photokeep_nodes.model_spec import ModelHandle
@@ -206,3 +206,47 @@ def test_only_upscale_models_for_colour_are_lent(model_folder: Path) -> None:
     small_networks.save(small_networks.compact(2, channels=1), model_folder / "gray.pth")
     with pytest.raises(NodeInputError, match="takes gray images only"):
         LentUpscaler(ModelHandle("file:upscale/gray.pth"))
+
+
+def test_a_lent_model_is_given_what_its_network_takes() -> None:
+    lent = LentUpscaler(COMPACT)
+    image = photo().permute(0, 3, 1, 2)
+    beyond = image * 3 - 1
+    torch.testing.assert_close(lent(beyond), lent(beyond.clamp(0, 1)), rtol=0, atol=1e-6)
+
+
+def test_a_lent_model_does_not_hand_on_what_is_no_number() -> None:
+    image = photo().permute(0, 3, 1, 2).clone()
+    image[0, 1, 5, 5] = float("nan")
+    with pytest.raises(NodeInputError, match="not numbers"):
+        LentUpscaler(COMPACT)(image)
+
+
+def test_a_lent_model_that_overflows_in_half_precision_is_run_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = photo().permute(0, 3, 1, 2)
+    expected = LentUpscaler(COMPACT)(image)
+    call, types = inference.Network.__call__, []
+
+    def overflowing(self: inference.Network, *arguments: torch.Tensor) -> torch.Tensor:
+        types.append(self.dtype)
+        result = call(self, *arguments)
+        return result if self.dtype == torch.float32 else result * float("nan")
+
+    monkeypatch.setattr(inference.Network, "__call__", overflowing)
+    monkeypatch.setattr(precision, "choose", lambda *_: torch.bfloat16)
+    torch.testing.assert_close(LentUpscaler(COMPACT)(image), expected, rtol=0, atol=1e-5)
+    assert types == [torch.bfloat16, torch.float32]
+
+
+def test_a_lent_model_out_of_memory_goes_on_in_smaller_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = photo(160, 200).permute(0, 3, 1, 2)
+    expected = LentUpscaler(COMPACT)(image)
+    call = inference.Network.__call__
+
+    def small_only(self: inference.Network, part: torch.Tensor) -> torch.Tensor:
+        if part.shape[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return call(self, part)
+
+    monkeypatch.setattr(inference.Network, "__call__", small_only)
+    torch.testing.assert_close(LentUpscaler(COMPACT)(image), expected, rtol=0, atol=1 / 255)

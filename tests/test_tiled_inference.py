@@ -14,7 +14,7 @@ from torch.nn import functional
 from photokeep_nodes import images, inference, tiled_inference
 from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.models import catalogue
-from photokeep_nodes.ops import tiling
+from photokeep_nodes.ops import colour, tiling
 
 COMPACT = catalogue()["realesr-animevideov3"]
 FFDNET = catalogue()["ffdnet-color"]
@@ -204,3 +204,19 @@ def test_a_tile_that_is_all_margin_is_enlarged_to_hold_the_overlap() -> None:
     assert tiled_inference.smallest_tile(COMPACT, 100) >= tiling.smallest_tile(100)
     with pytest.raises(NodeInputError, match="no image"):
         tiled_inference.apply_tiled(COMPACT, torch.zeros(0, 3, 8, 8))
+
+
+# -- black-and-white photos with some colour ---------------------------------------------------------------------------
+
+
+def test_a_hand_coloured_portrait_keeps_its_cheeks_through_denoising() -> None:
+    image = images.luminance(photo(256, 256, top=0, left=96)).expand(-1, 3, -1, -1).clone()
+    cheek = (slice(None), slice(None), slice(120, 140), slice(120, 140))
+    image[cheek] *= torch.tensor([1.1, 0.8, 0.8]).view(1, 3, 1, 1)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(3)) * 10 / 255
+    assert colour.tones(image) == ["gray"]
+    out = tiled_inference.apply_tiled(FFDNET, (image + noise).clamp(0, 1), arguments=(torch.tensor([10 / 255]),))
+    middle = (slice(None), slice(None), slice(125, 135), slice(125, 135))
+    torch.testing.assert_close(out[middle].mean((2, 3)), image[middle].mean((2, 3)), rtol=0, atol=4 / 255)
+    beside = out[:, :, 200:250, 200:250]
+    assert (beside.amax(1) - beside.amin(1)).max() < 4 / 255

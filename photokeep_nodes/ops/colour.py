@@ -30,14 +30,14 @@ _KAPPA = 24389.0 / 27.0
 _TONE_SIDE = 128  # pixels along the longer side on which the tint is fitted ...
 _TONE_CELL = 8  # ... and side of the cells over which what is left is averaged: noise and JPEG's chroma blocks vanish
 _TONE_BINS = 24
-_GRAY_CHROMA = 5.0  # Lab units that 95 % of a gray photo's cells stay below, yellowed paper included ...
+GRAY_CHROMA = 5.0  # Lab units that 95 % of a gray photo's cells stay below, yellowed paper included ...
 _TONED_SPREAD = 2.1  # Lab units about the curve lightness -> tint: toned scans reach 2.0, faded colour starts at 2.2
-_BRIGHT, _LARGEST_GAIN = 0.8, 10.0
-_ACCENT = 9.0  # of chroma or spread in 2 % of the cells: a lamp in a night scene makes it a colour photo
+_BRIGHT, _LARGEST_GAIN = 0.8, 10.0  # in the dark every chroma is small: judge an underexposed photo as if it were not
+ACCENT = 9.0  # of chroma or spread in 2 % of the cells: a lamp in a night scene makes it a colour photo
 
 _WORK_SIDE = 1024  # colour edges are found at this size; lightness stays at full size
 _GUIDE_EPS = 3e-3  # variance of lightness / 100 below which a step counts as noise; 1e-3 to 1e-2 differ little
-_BAND_PIXELS = 1 << 20  # full-size work goes in bands of rows, so that a 50 MP scan needs no gigabytes
+BAND_PIXELS = 1 << 20  # full-size work goes in bands of rows, so that a 50 MP scan needs no gigabytes
 _GAMUT_STEPS = 12
 _GAMUT_SLACK = 1e-5
 
@@ -141,18 +141,21 @@ def _tone(image: torch.Tensor) -> Tone:
         return "gray"
     height, width = image.shape[-2:]
     scale = min(1.0, _TONE_SIDE / max(height, width))
-    small = _resize(image, (max(1, round(height * scale)), max(1, round(width * scale)))).clamp(0.0, 1.0)
-    # In the dark every chroma is small: judge an underexposed photo as if it were not.
-    gain = _BRIGHT / small.quantile(0.99).clamp(min=_BRIGHT / _LARGEST_GAIN, max=_BRIGHT)
-    lab = srgb_to_lab(small * gain)
+    small = resize(image, (max(1, round(height * scale)), max(1, round(width * scale)))).clamp(0.0, 1.0)
+    lab = srgb_to_lab(small * exposure_gain(small))
     chroma = _cells(lab[:, 1:]).norm(dim=1).flatten()
-    accent = bool(chroma.quantile(0.98) >= _ACCENT)
-    if not accent and chroma.quantile(0.95) < _GRAY_CHROMA:
+    accent = bool(chroma.quantile(0.98) >= ACCENT)
+    if not accent and chroma.quantile(0.95) < GRAY_CHROMA:
         return "gray"
-    if accent and chroma.median() < _GRAY_CHROMA / 2:
+    if accent and chroma.median() < GRAY_CHROMA / 2:
         return "colour"  # toning tints the middle tones too
     spread = _cells(_beside_tint(lab)).norm(dim=1).flatten()
-    return "sepia" if spread.quantile(0.9) < _TONED_SPREAD and spread.quantile(0.98) < _ACCENT else "colour"
+    return "sepia" if spread.quantile(0.9) < _TONED_SPREAD and spread.quantile(0.98) < ACCENT else "colour"
+
+
+def exposure_gain(small: torch.Tensor) -> torch.Tensor:
+    """Factor at which a photo, made small, is bright enough for its colours to be judged; 1 for one that is."""
+    return _BRIGHT / small.quantile(0.99).clamp(min=_BRIGHT / _LARGEST_GAIN, max=_BRIGHT)
 
 
 def _cells(image: torch.Tensor) -> torch.Tensor:
@@ -254,7 +257,7 @@ def colourise(
 def _colourise(
     image: torch.Tensor, predictor: Callable[[torch.Tensor], torch.Tensor], net_size: int, strength: float
 ) -> torch.Tensor:
-    small = _lightness(_resize(image, (net_size, net_size)))
+    small = _lightness(resize(image, (net_size, net_size)))
     ab = predictor(small).to(image)
     if ab.ndim != 4 or ab.shape[:2] != (1, 2):
         raise NodeInputError(f"the colour network returned {tuple(ab.shape)}, not (1, 2, height, width)")
@@ -263,19 +266,19 @@ def _colourise(
     height, width = image.shape[-2:]
     scale = min(1.0, _WORK_SIDE / max(height, width))
     work = (max(1, round(height * scale)), max(1, round(width * scale)))
-    soft = _resize(_soften(_lightness(_resize(image, (ab.shape[-2], ab.shape[-1])))), work) / 100.0
-    ab = _resize(ab, work)
+    soft = resize(_soften(_lightness(resize(image, (ab.shape[-2], ab.shape[-1])))), work) / 100.0
+    ab = resize(ab, work)
     # Twice the prediction's own pixel: as far as its blur reaches.
     radius = max(2, round(2 * max(work) / net_size))
     slope = local_slope(soft, ab, radius=radius, eps=_GUIDE_EPS)
     coefficients = torch.cat((slope, ab - slope * soft), 1)
     coefficients = F.interpolate(coefficients, size=(work[0], width), mode="bilinear", align_corners=False)
     result = torch.empty_like(image)
-    rows = max(1, _BAND_PIXELS // width)
+    rows = max(1, BAND_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         lightness = _lightness(image[:, :, top:bottom])
-        slope, offset = _rows(coefficients, top, bottom, height).chunk(2, 1)
+        slope, offset = resized_rows(coefficients, top, bottom, height).chunk(2, 1)
         chroma = (slope * (lightness / 100.0) + offset) * strength
         result[:, :, top:bottom] = fit_gamut(torch.cat((lightness, chroma), 1))
     return result
@@ -285,7 +288,8 @@ def _lightness(image: torch.Tensor) -> torch.Tensor:
     return srgb_to_lab(image.clamp(0.0, 1.0))[:, :1]
 
 
-def _resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bring (B, C, H, W) to ``size``; made smaller, each pixel is an average."""
     return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
@@ -296,8 +300,15 @@ def _soften(image: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.conv2d(image, kernel.view(1, 1, 1, 5)), kernel.view(1, 1, 5, 1))
 
 
-def _rows(image: torch.Tensor, top: int, bottom: int, height: int) -> torch.Tensor:
-    """Rows ``top`` to ``bottom`` of ``image`` as if interpolated to ``height`` rows (half-pixel centres)."""
+def resized_rows(image: torch.Tensor, top: int, bottom: int, height: int) -> torch.Tensor:
+    """Rows ``top`` to ``bottom`` of ``image`` as if interpolated to ``height`` rows (half-pixel centres).
+
+    Args:
+        image: (B, C, h, W).
+        top: first row.
+        bottom: row after the last.
+        height: of the whole that is not made.
+    """
     at = (torch.arange(top, bottom, device=image.device, dtype=torch.float64) + 0.5) * image.shape[-2] / height - 0.5
     at = at.clamp(0, image.shape[-2] - 1)
     above = at.floor().long()

@@ -239,7 +239,7 @@ def test_bands_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     image = F.interpolate(gray(photo("camera")), (120, 90), mode="bilinear")
     prediction = torch.randn((1, 2, 16, 16), generator=torch.Generator().manual_seed(8)) * 20
     whole = colour.colourise(image, lambda _: prediction, net_size=16)
-    monkeypatch.setattr(colour, "_BAND_PIXELS", 7 * 90)
+    monkeypatch.setattr(colour, "BAND_PIXELS", 7 * 90)
     torch.testing.assert_close(colour.colourise(image, lambda _: prediction, net_size=16), whole, rtol=0, atol=1e-5)
 
 
