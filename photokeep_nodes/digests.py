@@ -36,20 +36,19 @@ def digest(path: Path, *, rehash: bool = False, on_bytes: Callable[[int], None] 
     taken = None if rehash else known(path)
     if taken is not None:
         return taken
+    before = _stamp(path)
     found = sha256_of(path, on_bytes=on_bytes)
-    remember(path, found)
+    if _stamp(path) == before:  # else what was read is not what lies there now
+        remember(path, found)
     return found
 
 
 def known(path: Path) -> str | None:
-    """sha256 of a file if it was taken since the file last changed; reads nothing of it.
-
-    Raises:
-        OSError: the file is not there.
-    """
+    """sha256 of a file if it is there, and was taken since it last changed; reads nothing of it."""
     entry = _read().get(str(path))
-    if isinstance(entry, list) and len(entry) == 4 and entry[:3] == _stamp(path) and isinstance(entry[3], str):
-        return entry[3]
+    with contextlib.suppress(OSError):
+        if isinstance(entry, list) and len(entry) == 4 and entry[:3] == _stamp(path) and isinstance(entry[3], str):
+            return entry[3]
     return None
 
 
