@@ -6,6 +6,7 @@ Nothing is fetched unless ``fetch`` is called, and it is called by nothing but t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,7 +194,8 @@ def _in_the_way(found: weights.Status, target: Path) -> list[Path]:
 def _set_aside(target: Path, listener: Listener) -> None:
     """Keep what lies in the way: in a folder that others use, it may be another version of theirs."""
     if target.is_file():
-        kept = target.with_name(f"{target.name}.replaced")
+        names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        kept = next(path for each in names if not (path := target.with_name(f"{target.name}.replaced{each}")).exists())
         target.replace(kept)
         listener.note(f"{target.name} was there with other bytes; it is kept as {kept.name}")
 

@@ -314,3 +314,13 @@ def test_what_is_not_the_model_is_neither_kept_nor_pinned(
     file = undigested(published).weights[0]
     mirror = server.publish("/mirror.pth", BODY)
     get(replace(published, weights=(replace(file, origin=replace(file.origin, mirrors=(mirror,))),)))  # type: ignore[type-var]
+
+
+def test_what_was_replaced_before_is_kept_too(published: ModelSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for content in (b"first", b"second", b"third"):
+        (folder / "small.pth").write_bytes(content)
+        get(published)
+    names = ("small.pth.replaced", "small.pth.replaced-2", "small.pth.replaced-3")
+    assert [(folder / name).read_bytes() for name in names] == [b"first", b"second", b"third"]
