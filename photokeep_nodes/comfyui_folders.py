@@ -156,7 +156,7 @@ def read_yaml(path: Path) -> tuple[list[NamedFolder], list[Path]]:
         for kind, lines in section.items():
             if kind in {"base_path", "is_default"}:
                 continue
-            if not isinstance(kind, str) or not isinstance(lines, str):
+            if not isinstance(kind, str) or not isinstance(lines, str) or "\0" in kind + lines:
                 raise UsageError(f"{path}: {str(kind)[:80]!r} in {str(name)[:80]!r} is no folder but {lines!r:.80}")
             folders += [
                 NamedFolder(kind, _full(line, base, path), first=bool(section.get("is_default")))
@@ -192,7 +192,7 @@ def _load(path: Path) -> dict[object, object]:
 def _base(value: object, path: Path) -> Path | None:
     if not value:
         return None
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise UsageError(f"{path}: base_path is no folder but {value!r:.80}")
     return _absolute(os.path.expandvars(os.path.expanduser(value)), path.parent)  # noqa: PTH111 - as the host does
 

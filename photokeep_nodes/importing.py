@@ -29,6 +29,7 @@ SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".onnx", ".bin", ".p
 PIN_PREFIX = "file:"
 """How the pins of imported files begin; their path follows."""
 
+_WRITABLE = "Name a folder that can be written with --into, or with PHOTOKEEP_MODELS."
 _NAME = re.compile(r"\w[\w.+ -]{0,120}")
 _WRAPPERS = ("module.", "_orig_mod.")
 """What torch's own wrappers put before every name; no network has them."""
@@ -86,27 +87,27 @@ def import_file(
         WeightsError: it cannot be written.
     """
     source, param_path = _pair(source, param_path)
-    try:
+    with _explained(f"{source} cannot be read"):
         sha256 = digests.digest(source, on_bytes=on_bytes)
-        if (known := _published(sha256)) is not None:
-            return _place(source, *known, folder, overwrite=overwrite)
+    if (known := _published(sha256)) is not None:
+        return _place(source, *known, folder, overwrite=overwrite)
+    with _explained(f"{source} cannot be read"):
         descriptor, state = _identified(_read(source, param_path), source)
-        facts = _network.facts_of(descriptor)
-        target = (folder or host.new_model_dir(_kind_of_folder(facts))) / f"{_file_name(source, name)}.safetensors"
+    facts = _network.facts_of(descriptor)
+    target = (folder or host.new_model_dir(_kind_of_folder(facts))) / f"{_file_name(source, name)}.safetensors"
+    about = {
+        "format": "pt",
+        "source": source.name,
+        "source_sha256": sha256,
+        "architecture": facts.architecture,
+        "scale": str(facts.scale),
+        "input_channels": str(facts.input_channels),
+        "output_channels": str(facts.output_channels),
+        "photokeep_version": _version(),
+    }
+    with _explained(f"{source.name} could not be imported to {target}", hint=_WRITABLE):
         _require_free(target, overwrite=overwrite)
-        about = {
-            "format": "pt",
-            "source": source.name,
-            "source_sha256": sha256,
-            "architecture": facts.architecture,
-            "scale": str(facts.scale),
-            "input_channels": str(facts.input_channels),
-            "output_channels": str(facts.output_channels),
-            "photokeep_version": _version(),
-        }
         _dropped_in.note(_write(state, target, about), facts)
-    except OSError as error:
-        raise WeightsError(f"{source.name} could not be imported: {error.strerror or error}") from error
     return Imported(
         target,
         _listed_as(target),
@@ -114,6 +115,14 @@ def import_file(
         facts=facts,
         parameters=sum(tensor.numel() for tensor in state.values()),
     )
+
+
+@contextlib.contextmanager
+def _explained(what: str, hint: str = "") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(f"{what}: {error.strerror or error}", hint=hint) from error
 
 
 def imported_files() -> dict[Path, str]:
@@ -195,7 +204,7 @@ def _read_ncnn(source: Path, param_path: Path) -> dict[str, torch.Tensor]:
         except WeightsFormatError as error:
             reasons.append(error.message)
     raise WeightsFormatError(
-        f"{source.name}: of ncnn networks only RRDBNet x4 and SRVGGNetCompact can be imported: "
+        f"{source.name}: of ncnn networks only RRDBNet x4 and SRVGGNetCompact x4 can be imported: "
         + "; ".join(dict.fromkeys(reasons)),
         hint="Import the PyTorch checkpoint it was made of.",
         path=str(source),
@@ -248,10 +257,11 @@ def _place(source: Path, spec: ModelSpec, file: WeightFile, folder: Path | None,
     if not isinstance(file.origin, Download):
         return Imported(weights.verify(spec).path, spec.id, spec)
     target = (folder or host.new_model_dir(file.origin.folder)) / file.origin.filename
-    if not (target.is_file() and digests.digest(target) == file.sha256):
-        _require_free(target, overwrite=overwrite)
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+    with _explained(f"{source.name} could not be imported to {target}", hint=_WRITABLE):
+        if not (target.is_file() and digests.digest(target) == file.sha256):
+            _require_free(target, overwrite=overwrite)
+            with replacing(target) as temporary:
+                shutil.copyfile(source, temporary)
     searched = {each.resolve() for each in host.user_model_dirs(file.origin.folder)}
     return Imported(target, spec.id if target.parent.resolve() in searched else None, spec)
 

@@ -143,6 +143,18 @@ def _check_beginning(path: Path, size_bytes: int, *, in_zip: bool) -> None:
             hint="The address led to a page about the file, or to an error. Download the file itself.",
             path=str(path),
         )
+    if not head.strip(b"\0"):
+        raise WeightsFormatError(
+            f"{path.name} is filled with zeros: it was never written, or its download broke off",
+            hint="Delete the file and get it again.",
+            path=str(path),
+        )
+    if not in_zip and tarfile.is_tarfile(path):
+        raise WeightsFormatError(
+            f"{path.name} is a tar archive: PyTorch 0.1 wrote those, and nothing reads them safely",
+            hint="Get the file as safetensors, or as a checkpoint of a later PyTorch.",
+            path=str(path),
+        )
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size_bytes - 8:
         raise WeightsFormatError(
             f"{path.name} is a safetensors file and no checkpoint",
@@ -198,7 +210,7 @@ def _check_legacy(path: Path, size_bytes: int) -> None:
     with FakeTensorMode():  # the same unpickler, but tensors are only described
         described = torch.load(path, map_location="cpu", weights_only=True)
     # Not their sum: that they share memory does not show.
-    if any(tensor.untyped_storage().nbytes() > size_bytes for tensor in _tensors(described)):
+    if any(torch.Tensor.untyped_storage(tensor).nbytes() > size_bytes for tensor in _tensors(described)):
         raise WeightsFormatError(
             f"{path.name} holds a tensor larger than the file",
             hint="If the file is cut short, delete it and get it again.",
@@ -236,12 +248,14 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
             raise WeightsFormatError(
                 f"{path.name} holds no state dict: {shown} is {type(value).__name__}, not a tensor", path=str(path)
             )
+        # By the class: a file can put attributes on its tensors, under the names of methods too. This has none of them.
+        tensor = torch.Tensor.detach(value)
         # A view can claim far more elements than the file holds; whoever copies it would run out of memory.
-        if value.layout != torch.strided or value.numel() * value.element_size() > path.stat().st_size:
+        if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > path.stat().st_size:
             raise WeightsFormatError(f"{path.name} holds a tensor larger than the file: {shown}", path=str(path))
-        if value.device.type != "cpu":
+        if tensor.device.type != "cpu":
             raise WeightsFormatError(f"{path.name} holds a tensor without its values: {shown}", path=str(path))
-        state[key] = value.detach()
+        state[key] = tensor
     return state
 
 
@@ -309,6 +323,10 @@ def _unreadable(path: Path, error: Exception) -> WeightsFormatError:
     # What the unpickler of old files says of one that ends too early: it seeks to before the beginning, or unpacks air.
     if isinstance(error, (EOFError, struct.error)) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
         reason = "it is cut short"
+    elif "weights_only" in reason:  # torch then says how to have it read after all, which is no advice to give
+        reason = "it is no plain checkpoint of tensors"
+    elif isinstance(error, UnicodeError):
+        reason = "its name is no text that can be handed on; rename it"
     return WeightsFormatError(
         f"{path.name} cannot be read as weights: {reason}",
         hint="If the file is damaged, delete it and get it again.",

@@ -235,3 +235,11 @@ def test_comfyui_itself_finds_the_same(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 REAL_CHECKOUT = os.environ.get("COMFYUI_PATH", "")
+
+
+@pytest.mark.parametrize("text", [r'a: {upscale_models: "x\0y"}', r'a: {base_path: "x\0y", b: c}', r'a: {"x\0": y}'])
+def test_a_path_that_no_system_takes_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="no folder"):
+        read_yaml(path)

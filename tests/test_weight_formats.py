@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -578,3 +579,43 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pth").mkdir()
     with pytest.raises(WeightsFormatError):
         read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("size", [64, 100_000])
+def test_a_file_of_zeros_is_called_one(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.pth").write_bytes(bytes(size))
+    with pytest.raises(WeightsFormatError, match="filled with zeros"):
+        read_pickle(tmp_path / "a.pth")
+
+
+def test_an_archive_of_the_first_pytorch_is_called_one(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.pth", "w") as archive:
+        archive.add(__file__, "pickle")
+    with pytest.raises(WeightsFormatError, match="tar archive") as caught:
+        read_pickle(tmp_path / "a.pth")
+    assert "safetensors" in caught.value.hint
+
+
+def test_nobody_is_advised_to_read_it_unsafely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "a.pth")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Cannot do it. Re-running torch.load with weights_only set to False will likely succeed")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(WeightsFormatError, match="no plain checkpoint") as caught:
+        read_pickle(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["numel", "detach", "element_size", "is_floating_point"])
+def test_attributes_that_hide_a_tensors_methods_do_nothing(tmp_path: Path, name: str, legacy: bool) -> None:
+    """The restricted unpickler lets a file set them."""
+    tensor = torch.ones(3)
+    setattr(tensor, name, 5)
+    torch.save({"w": tensor}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    assert getattr(torch.load(tmp_path / "a.pth", weights_only=True)["w"], name) == 5
+    state = read_state_dict(tmp_path / "a.pth")
+    assert state["w"].numel() == 3
+    assert vars(state["w"]) == {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import asdict, fields
 from importlib import metadata
@@ -31,9 +32,11 @@ PREFIX = "file:"
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 _DEEPEST = 4  # folders below a model folder
-_MOST_ENTRIES = 5_000  # looked at in one model folder: the list is made each time the editor asks
+_MOST_ENTRIES = 50_000  # looked at in one model folder: the list is made each time the editor asks
 _FACTS = 1
 """Part of the notes: raise it when the same file is to be looked at anew."""
+
+_log = logging.getLogger(__name__)
 
 _LICENCE = Licence("unknown", commercial=False, url="", note="your own file: its publisher sets the terms")
 
@@ -157,6 +160,9 @@ def _below(folder: Path) -> Iterator[str]:
         for entry in _entries(at):
             left -= 1
             if left < 0:
+                _log.warning(
+                    "%s holds more than %d files and folders; not all of them are listed", folder, _MOST_ENTRIES
+                )
                 return
             name = prefix + entry.name
             if _leads_to(entry, os.DirEntry.is_dir):
@@ -180,11 +186,7 @@ def _leads_to(entry: os.DirEntry[str], kind: Callable[[os.DirEntry[str]], bool])
 
 
 def noted(path: Path) -> _network.Facts | None:
-    """What network a file holds, if that was found out before and the file has not changed since; reads nothing of it.
-
-    Raises:
-        OSError: the file is not there.
-    """
+    """What network a file holds, if that was found out and the file has not changed since; reads nothing of it."""
     digest = digests.known(path)
     return None if digest is None else _read_note(digest)
 

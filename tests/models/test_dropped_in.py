@@ -62,11 +62,14 @@ def test_without_a_folder_nothing_is_listed(model_folder: Path) -> None:
     assert _dropped_in.names() == []
 
 
-def test_a_crowded_folder_is_not_read_to_its_end(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crowded_folder_is_not_read_to_its_end(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(_dropped_in, "_MOST_ENTRIES", 10)
     for number in range(30):
         (model_folder / f"{number}.pth").touch()
     assert len(_dropped_in.names()) == 10
+    assert f"{model_folder} holds more than 10 files and folders" in caplog.text
 
 
 def test_links_in_the_folder_are_followed(model_folder: Path, tmp_path: Path) -> None:
