@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -358,6 +359,8 @@ def _guarded(command: Callable[..., object]) -> None:
     """Run a click command; turn errors into a message and an exit code."""
     from photokeep_nodes.errors import PhotokeepError
 
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' words to developers; -W and PYTHONWARNINGS bring them back
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that is no text must not end a run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,16 +18,37 @@ if TYPE_CHECKING:
     from photokeep_nodes.fetching import Order
     from photokeep_nodes.model_spec import ModelSpec
 
+    from .preflight import NeededModels
+
 _EXIT_MISSING = 3
 _EXIT_INTERRUPTED = 130
 
 
-@click.group(name="models")
+class _Command(click.Command):
+    """One of the commands below: each needs the model folders, and tells of a fault in full if asked."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        verbose = click.Option(
+            ["-v", "--verbose"], is_flag=True, expose_value=False, help="Show faults of photokeep in full."
+        )
+        self.params.append(verbose)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, unless what is configured about ComfyUI's folders cannot be read; ``--help`` does not come here."""
+        from photokeep_nodes import comfyui_folders
+
+        comfyui_folders.check()
+        return super().invoke(ctx)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(name="models", cls=_Group)
 def models_group() -> None:
     """See, get, check and import the weights of the models."""
-    from photokeep_nodes import comfyui_folders
-
-    comfyui_folders.check()
 
 
 @models_group.command(name="list")
@@ -175,19 +196,31 @@ def models_get(names: Sequence[str], workflows: Sequence[Path], accepted: Sequen
     specs = [_spec(name) for name in names]
     orders = fetching.orders(specs)
     known = {order.spec.id for order in orders}
-    needed = [spec for path in workflows for spec in _needed_by(path)]
-    orders += [order for order in fetching.orders(needed, with_partners=False) if order.spec.id not in known]
+    needed = [_needed_by(path) for path in workflows]
+    specs = [spec for each in needed for spec in each.specs]
+    orders += [order for order in fetching.orders(specs, with_partners=False) if order.spec.id not in known]
+    unusable = {str(error): error for each in needed for error in each.unusable}  # files of the user's own
     _accept(accepted, remember=not dry_run)
     print_orders(open_console(stderr=not dry_run), orders, accepting=accepted)
     missing = [order for order in orders if order.missing]
-    if not missing:
+    if not missing and not unusable:
         click.echo("Nothing is missing.", err=not dry_run)
-    elif not dry_run:
-        _get(missing)
+    failed = _get(missing) if missing and not dry_run else {}
+    _explain([*failed.values(), *unusable.values()])
+    if failed and len(missing) > 1:
+        fetched = f"{len(missing) - len(failed)} of {len(missing)} files were fetched"
+        click.echo(f"{fetched}; not: {', '.join(failed)}", err=True)
+    if failed or unusable:
+        codes = {error.exit_code for error in (*failed.values(), *unusable.values())}
+        sys.exit(codes.pop() if len(codes) == 1 else 1)
 
 
-def _get(orders: Sequence[Order]) -> None:
-    """Fetch one after the other; one that fails does not keep the others from their turn."""
+def _get(orders: Sequence[Order]) -> dict[str, PhotokeepError]:
+    """Fetch one after the other; one that fails does not keep the others from their turn.
+
+    Returns:
+        Why, for each that failed, by its id.
+    """
     from photokeep_nodes import fetching
     from photokeep_nodes.downloads import Patience
     from photokeep_nodes.errors import PhotokeepError
@@ -215,18 +248,13 @@ def _get(orders: Sequence[Order]) -> None:
     finally:
         for path in paths:  # not sooner: a bar may be where they would be
             click.echo(str(path))
-    if failed:
-        _explain(failed, len(orders))
+    return failed
 
 
-def _explain(failed: dict[str, PhotokeepError], count: int) -> None:
-    for error in failed.values():
+def _explain(errors: Iterable[PhotokeepError]) -> None:
+    for error in errors:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(str(error), err=True)
-    if count > 1:
-        click.echo(f"{count - len(failed)} of {count} files were fetched; not: {', '.join(failed)}", err=True)
-    codes = {error.exit_code for error in failed.values()}
-    sys.exit(codes.pop() if len(codes) == 1 else 1)
 
 
 def _accept(ids: Sequence[str], *, remember: bool) -> None:
@@ -246,7 +274,7 @@ def _accept(ids: Sequence[str], *, remember: bool) -> None:
         licences.accept(known[licence_id])
 
 
-def _needed_by(workflow: Path) -> list[ModelSpec]:
+def _needed_by(workflow: Path) -> NeededModels:
     from photokeep_nodes import host
 
     from .job import Job
@@ -270,16 +298,20 @@ def models_import(file: Path, param_path: Path | None, name: str | None, folder:
 
     from .models_display import FetchDisplay, imported_lines
 
-    with FetchDisplay(open_console(stderr=True)) as display:
-        found = importing.import_file(
-            file,
-            param_path=param_path,
-            name=name,
-            folder=folder,
-            overwrite=force,
-            on_bytes=display.counting(f"reading {file.name}", file.stat().st_size if file.is_file() else 0),
-        )
-    for line in imported_lines(found, name=name):
+    try:
+        with FetchDisplay(open_console(stderr=True)) as display:
+            found = importing.import_file(
+                file,
+                param_path=param_path,
+                name=name,
+                folder=folder,
+                overwrite=force,
+                on_bytes=display.counting(f"reading {file.name}", file.stat().st_size if file.is_file() else 0),
+            )
+    except KeyboardInterrupt:
+        click.echo("interrupted. Nothing was written.", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
+    for line in imported_lines(found, name=name, folder=folder):
         click.echo(line, err=True)
     click.echo(str(found.path))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import logging
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from photokeep_nodes.photo_io.paths import EXTENSIONS
 from .events import RunEnded, RunResult, RunStarted, Warned
 from .overrides import apply_overrides, feed_photo
 from .plan import Plan, make_plan
-from .preflight import needed_models
+from .preflight import NeededModels, needed_models
 from .run import Forecast, Runner
 from .schema import schemas_of
 from .workflow import load_workflow, parse_workflow
@@ -24,14 +23,10 @@ from .workflow import load_workflow, parse_workflow
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from photokeep_nodes.model_spec import ModelSpec
-
     from .events import Listener
     from .graph import Workflow
     from .schema import NodeSchema
     from .store import Store
-
-_log = logging.getLogger(__name__)
 
 
 def node_schemas() -> dict[str, NodeSchema]:
@@ -159,10 +154,8 @@ class Job:
         hint = f"{what}: photokeep models get -w {shlex.quote(str(self.workflow_path))}\n{error.hint}"
         return WeightsMissingError(error.message, hint=hint, **error.context)
 
-    def needed_models(self) -> list[ModelSpec]:
+    def needed_models(self) -> NeededModels:
         """The models that a run needs, installed or not; the photos it would read need not be there.
-
-        Files of the user's own that cannot be used are left out, and the log says so.
 
         Raises:
             WorkflowInvalidError: the workflow cannot run, whatever the photos.
@@ -171,10 +164,7 @@ class Job:
             name: replace(schema, node_class=None) if schema.file_inputs else schema
             for name, schema in self.schemas.items()
         }
-        needed = needed_models(make_plan(self._workflow, unchecked), self.schemas)
-        for error in needed.unusable:
-            _log.warning("warning: %s", error)
-        return list(needed.specs)
+        return needed_models(make_plan(self._workflow, unchecked), self.schemas)
 
     def _runner(self, planned: PlannedRun, listener: Listener, *, more_photos: bool = False) -> Runner:
         workflow: Workflow = planned.plan.workflow

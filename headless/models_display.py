@@ -26,6 +26,7 @@ from .models_report import OWN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -231,18 +232,21 @@ class FetchDisplay:
         self._console.print(f"  {text}", markup=False)
 
 
-def imported_lines(found: Imported, *, name: str | None = None) -> list[str]:
+def imported_lines(found: Imported, *, name: str | None = None, folder: Path | None = None) -> list[str]:
     """What was imported, and how to use it.
 
     Args:
         found: the import.
         name: that the user asked for.
+        folder: that the user asked for.
     """
     if found.spec is not None:
         licence = found.spec.weights[0].licence
         lines = [f"It is the published file of {found.spec.title} ({found.spec.id})."]
         if name not in {None, found.path.name, found.path.stem}:
             lines.append(f"It keeps its published name, under which it is looked for; --name {name} does not count.")
+        if folder is not None and found.path.parent != folder:
+            lines.append("It came with a package and is used where that keeps it; --into does not count.")
         return [*lines, f"Licence: {licence.id}, {licence.url}", *_not_found(found)]
     facts = found.facts
     if facts is None:

@@ -23,7 +23,7 @@ from small_models import NC, VARIABLE, checkpoint, entry, spec_of
 
 from headless import cli
 from headless.models_display import imported_lines
-from photokeep_nodes import digests
+from photokeep_nodes import digests, importing
 from photokeep_nodes.importing import Imported
 from photokeep_nodes.models import _dropped_in, _network, catalogue
 from photokeep_nodes.nodes import model_files
@@ -559,3 +559,63 @@ def test_what_is_no_weight_file_is_refused(shell: Shell, content: bytes) -> None
     assert "a.pth" in done.stderr
     assert shell.names() == []
     assert shell.run("import", "none.pth").returncode == 2
+
+
+def upscaling_with(file: str, folder: Path) -> Path:
+    """A workflow that upscales with a file of the user's own."""
+    save = {"filename": "out", "format": "png", "bit_depth": "16", "quality": 95, "if_exists": "overwrite"}
+    nodes = {
+        "1": {"class_type": "PhotokeepLoadPhoto", "inputs": {"photo": "none.png", "on_damage": "refuse"}},
+        "2": {"class_type": "PhotokeepModelFileUpscale", "inputs": {"file": file}},
+        "3": {
+            "class_type": "PhotokeepUpscale",
+            "inputs": {"image": ["1", 0], "model": ["2", 0], "scale": 2.0, "tile": 0},
+        },
+        "4": {"class_type": "PhotokeepSavePhoto", "inputs": {"image": ["3", 0], "photo_info": ["1", 2], **save}},
+    }
+    path = folder / "own.json"
+    path.write_text(json.dumps(nodes))
+    return path
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_workflow_whose_own_file_is_missing_is_not_said_to_have_all(shell: Shell, more: list[str]) -> None:
+    done = shell.run("get", "-w", upscaling_with("nope.pth", shell.folder), *more)
+    assert done.returncode == 3
+    assert "there is no model file 'nope.pth'" in done.stderr
+    assert "Nothing is missing" not in done.stdout + done.stderr
+    small_networks.save(small_networks.compact(2), shell.kept / "nope.pth")
+    done = shell.run("get", "-w", upscaling_with("nope.pth", shell.folder), *more)
+    assert done.returncode == 0
+    assert "Nothing is missing" in done.stdout + done.stderr
+
+
+def test_help_needs_no_folders_and_every_command_takes_v(shell: Shell) -> None:
+    comfyui = shell.folder / "ComfyUI"
+    comfyui.mkdir()
+    (comfyui / "extra_model_paths.yaml").write_text("a: [")
+    for command in ("list", "get", "verify", "import", "licenses", "path"):
+        done = shell.run(command, "--help", COMFYUI_PATH=str(comfyui))
+        assert done.returncode == 0
+        assert "--verbose" in done.stdout
+    assert shell.run("list", "-v").returncode == 0
+
+
+def test_an_import_that_cannot_be_written_names_where_to(shell: Shell) -> None:
+    path = small_networks.save(small_networks.compact(2), shell.folder / "mine.pth")
+    (shell.folder / "file").write_bytes(b"")
+    done = shell.run("import", path.name, "--into", "file")
+    assert done.returncode != 0
+    assert f"mine.pth could not be imported to {Path('file') / 'mine.safetensors'}" in done.stderr.replace("\n", " ")
+    assert "--into" in done.stderr
+
+
+def test_an_interrupted_import_says_that_nothing_was_written(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    path = small_networks.save(small_networks.compact(2), shell.folder / "mine.pth")
+    monkeypatch.setattr(importing, "import_file", interrupt)
+    done = shell.run("import", path.name)
+    assert done.returncode == 130
+    assert "Nothing was written" in done.stderr
