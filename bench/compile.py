@@ -4,8 +4,8 @@
 
 Needs scikit-image and a C++ compiler. The tile's shape is fixed. Real-ESRGAN's equal blocks are compiled one by one,
 from one piece of code; other networks as a whole. The last figures say after how many tiles compiling would have paid
-for itself. Weights are random, in the layout of the published file. `inference` does not compile: what is gained in
-float32 is little, bfloat16 can get several times slower, and it asks for a compiler on every user's machine.
+for itself. Weights are random, in the layout of the published file. `inference` does not compile: on a CPU
+little is gained, late, and it asks for a compiler on every user's machine.
 """
 
 from __future__ import annotations
