@@ -13,21 +13,38 @@ if TYPE_CHECKING:
 
     import torch
 
-Role = Literal["denoise", "deblur", "jpeg", "low_light", "upscale", "face_detect", "face_restore", "colorize"]
+Role = Literal[
+    "denoise",
+    "deblur",
+    "jpeg",
+    "low_light",
+    "scratch_detect",
+    "inpaint",
+    "upscale",
+    "face_detect",
+    "face_parse",
+    "face_identity",
+    "face_restore",
+    "colorize",
+]
 ROLES: tuple[Role, ...] = get_args(Role)
 ROLE_TITLES: dict[Role, str] = {
     "denoise": "Denoise",
     "deblur": "Deblur",
     "jpeg": "Remove JPEG Artifacts",
     "low_light": "Low Light",
+    "scratch_detect": "Scratch Detection",
+    "inpaint": "Inpaint",
     "upscale": "Upscale",
     "face_detect": "Face Detection",
+    "face_parse": "Face Parsing",
+    "face_identity": "Face Identity",
     "face_restore": "Face Restore",
     "colorize": "Colorize",
 }
 """What people call the stage a role serves."""
 
-Condition = Literal["noise_sigma", "jpeg_quality"]
+Condition = Literal["noise_sigma", "jpeg_quality", "fidelity"]
 DTypeName = Literal["float32", "float16", "bfloat16"]
 
 
@@ -171,8 +188,11 @@ class ModelSpec:
         best_tile: tile side in pixels beyond which results get worse, for networks that pool over the whole tile and
             were trained on small ones; 0 where larger is never worse.
         dtypes: floating types the architecture keeps its quality in, fastest first.
-        condition: what the module takes as its second argument, (B,) in [0, 1]: the noise's standard deviation, or the
-            JPEG quality; None for blind models.
+        native_side: side in pixels of the square input that a network is made for which sees it whole: a face's crop,
+            the copy of a photo on which colours are predicted; 0 for networks that are run in tiles.
+        same_person: for ``face_identity``, the cosine similarity of two embeddings above which they are one person's.
+        condition: what the module takes as its second argument, (B,) in [0, 1]: the noise's standard deviation, the
+            JPEG quality, or the fidelity of a face (0 is most restored, 1 closest to the input); None for blind models.
         condition_required: whether the module cannot work it out by itself.
         blend: a second model whose weights can be mixed in.
         mixed_with: this spec is such a mixture: the partner, and its share of the weights.
@@ -200,6 +220,8 @@ class ModelSpec:
     value_range: tuple[float, float] = (0.0, 1.0)
     receptive_field: int = 16
     best_tile: int = 0
+    native_side: int = 0
+    same_person: float = 0.0
     dtypes: tuple[DTypeName, ...] = ("float32",)
     condition: Condition | None = None
     condition_required: bool = False
