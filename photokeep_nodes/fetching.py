@@ -123,6 +123,7 @@ def fetch(order: Order, *, listener: Listener | None = None, patience: Patience 
         file.size_bytes,
         file.sha256 or digests.pinned(weights.pin_name(spec, file)),
         exact=bool(file.sha256),
+        member=file.origin.member,
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +153,9 @@ def fetch(order: Order, *, listener: Listener | None = None, patience: Patience 
         raise WeightsCorruptError(f"{spec.title}: {error.message}", hint=hint, model=spec.id) from error
     except WeightsDownloadError as error:
         hint = error.hint or f"Check the connection and try again, or put the file into {target.parent} yourself."
+        if file.origin.member:
+            archive = file.origin.url.rpartition("/")[2]
+            hint += f"\nOr get {file.origin.url} with a browser, then: photokeep models import {archive}"
         raise WeightsDownloadError(
             f"{spec.title}: could not download {error.message}", hint=hint, model=spec.id, **error.context
         ) from error

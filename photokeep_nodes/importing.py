@@ -7,18 +7,27 @@ is put where the catalogue looks for it, as it is.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import digests, host, weights
-from .errors import NodeInputError, UsageError, WeightsError, WeightsFormatError, WeightsMissingError
+from .errors import (
+    NodeInputError,
+    UsageError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsMissingError,
+)
 from .files import replacing
 from .model_spec import Download, ModelSpec, WeightFile
 from .models import _dropped_in, _network, catalogue
+from .zip_member import ArchiveError, Place, extract, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".onnx", ".bin", ".param")
+ARCHIVE_SUFFIX = ".zip"
 PIN_PREFIX = "file:"
 """How the pins of imported files begin; their path follows."""
 
@@ -75,7 +85,8 @@ def import_file(
     """Import one weight file.
 
     Args:
-        source: a ``.safetensors``, PyTorch checkpoint, ``.onnx``, or an ncnn ``.bin`` or ``.param``.
+        source: a ``.safetensors``, PyTorch checkpoint, ``.onnx``, an ncnn ``.bin`` or ``.param``, or a ``.zip`` that a
+            model of the catalogue is published in.
         param_path: the ncnn text, where it does not lie beside the ``.bin`` under the same name.
         name: of the new file, without suffix; None takes the source's. Published files keep their own.
         folder: where to; None takes the model folder for new files.
@@ -86,6 +97,8 @@ def import_file(
         WeightsFormatError: unreadable, hostile, or of no architecture that is known.
         WeightsError: it cannot be written.
     """
+    if source.suffix.lower() == ARCHIVE_SUFFIX:
+        return _import_archive(source, folder, overwrite=overwrite, on_bytes=on_bytes)
     source, param_path = _pair(source, param_path)
     with _explained(f"{source} cannot be read"):
         sha256 = digests.digest(source, on_bytes=on_bytes)
@@ -158,7 +171,7 @@ def trust(path: Path) -> None:
 def _pair(source: Path, param_path: Path | None) -> tuple[Path, Path | None]:
     """The file with the weights, and the ncnn text that goes with it."""
     if source.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{source.name}: weights are imported from {', '.join(SUFFIXES)}")
+        raise UsageError(f"{source.name}: weights are imported from {', '.join((*SUFFIXES, ARCHIVE_SUFFIX))}")
     if source.suffix.lower() == ".param":
         source, param_path = _beside(source, ".bin"), param_path or source
     text = _beside(source, ".param")
@@ -256,14 +269,99 @@ def _place(source: Path, spec: ModelSpec, file: WeightFile, folder: Path | None,
     """Copy a published file under its published name; one that comes with a package is there already."""
     if not isinstance(file.origin, Download):
         return Imported(weights.verify(spec).path, spec.id, spec)
-    target = (folder or host.new_model_dir(file.origin.folder)) / file.origin.filename
+
+    def copy(temporary: Path) -> None:
+        shutil.copyfile(source, temporary)
+
+    return _put(copy, source, spec, file, file.origin, folder, overwrite=overwrite)
+
+
+def _put(
+    write: Callable[[Path], None],
+    source: Path,
+    spec: ModelSpec,
+    file: WeightFile,
+    origin: Download,
+    folder: Path | None,
+    *,
+    overwrite: bool,
+) -> Imported:
+    """Have a published file written under its published name, unless it is there."""
+    target = (folder or host.new_model_dir(origin.folder)) / origin.filename
     with _explained(f"{source.name} could not be imported to {target}", hint=_WRITABLE):
         if not (target.is_file() and digests.digest(target) == file.sha256):
             _require_free(target, overwrite=overwrite)
             with replacing(target) as temporary:
-                shutil.copyfile(source, temporary)
-    searched = {each.resolve() for each in host.user_model_dirs(file.origin.folder)}
+                write(temporary)
+    searched = {each.resolve() for each in host.user_model_dirs(origin.folder)}
     return Imported(target, spec.id if target.parent.resolve() in searched else None, spec)
+
+
+def _import_archive(
+    source: Path, folder: Path | None, *, overwrite: bool, on_bytes: Callable[[int], None] | None
+) -> Imported:
+    """Take out of an archive the one file that a model of the catalogue is."""
+    if not source.is_file():
+        raise UsageError(f"there is no file {source}")
+    reasons: dict[str, None] = {}
+    with _explained(f"{source} cannot be read"), source.open("rb") as stream:
+
+        def read_at(start: int, stop: int) -> bytes:
+            stream.seek(start)
+            return stream.read(stop - start)
+
+        for spec, file, origin in _archived():
+            try:
+                place = locate(read_at, source.stat().st_size, origin.member)
+            except ArchiveError as error:
+                reasons[str(error)] = None
+                continue
+
+            def take_out(
+                temporary: Path, place: Place = place, spec: ModelSpec = spec, file: WeightFile = file
+            ) -> None:
+                _extract(stream, place, file, temporary, on_bytes, what=f"{source.name}: the file of {spec.title}")
+
+            return _put(take_out, source, spec, file, origin, folder, overwrite=overwrite)
+    raise WeightsFormatError(
+        f"{source.name} is no archive that a model of the catalogue is published in: {'; '.join(reasons)}",
+        hint="Unpack it, and import the weight file that it holds.",
+        path=str(source),
+    )
+
+
+def _archived() -> Iterator[tuple[ModelSpec, WeightFile, Download]]:
+    """The files that are published inside an archive."""
+    for spec in catalogue().values():
+        for file in spec.weights:
+            if isinstance(file.origin, Download) and file.origin.member and file.sha256:
+                yield spec, file, file.origin
+
+
+def _extract(
+    archive: BinaryIO,
+    place: Place,
+    file: WeightFile,
+    target: Path,
+    on_bytes: Callable[[int], None] | None,
+    *,
+    what: str,
+) -> None:
+    sha256 = hashlib.sha256()
+    try:
+        with target.open("wb") as stream:
+            for piece in extract(archive, place, file.size_bytes):
+                stream.write(piece)
+                sha256.update(piece)
+                if on_bytes is not None:
+                    on_bytes(len(piece))
+    except ArchiveError as error:
+        raise WeightsCorruptError(f"{what}: {error}", hint="Download the archive again.") from error
+    if sha256.hexdigest() != file.sha256:
+        raise WeightsCorruptError(
+            f"{what} in it has sha256 {sha256.hexdigest()}, the published one {file.sha256}",
+            hint="Download the archive again, from where its publisher has it.",
+        )
 
 
 def _kind_of_folder(facts: _network.Facts) -> str:

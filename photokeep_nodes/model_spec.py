@@ -104,12 +104,15 @@ class Download:
         url: where its publisher has it.
         mirrors: other addresses of the same bytes, tried in order when the first fails.
         folder: kind of ComfyUI model folder it belongs into, such as "upscale_models".
+        member: its path inside the zip archive that ``url`` then is; mirrors have the file itself. Empty where it is no
+            part of an archive.
     """
 
     filename: str
     url: str
     mirrors: tuple[str, ...] = ()
     folder: str = "photokeep"
+    member: str = ""
 
 
 @dataclass(frozen=True)

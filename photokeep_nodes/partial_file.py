@@ -20,10 +20,19 @@ def part_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
+def packed_path(target: Path) -> Path:
+    """Where a file that lies compressed in an archive is to lie until it is unpacked."""
+    return target.with_name(f"{target.name}.packed")
+
+
 def kept_bytes(target: Path) -> int:
-    """How much of a file an earlier transfer left."""
+    """How much of a file an earlier transfer left, unpacked or packed."""
+    return max(_size(part_path(target)), _size(part_path(packed_path(target))))
+
+
+def _size(path: Path) -> int:
     try:
-        return part_path(target).stat().st_size
+        return path.stat().st_size
     except OSError:
         return 0
 
@@ -53,7 +62,7 @@ class PartialFile:
 
     def take_up(self, limit_bytes: int) -> None:
         """Hash what an earlier transfer left; what is larger than the file can be is thrown away."""
-        if kept_bytes(self.target) > limit_bytes:
+        if _size(self.path) > limit_bytes:
             self.discard()
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as stream:
             while chunk := stream.read(1 << 20):

@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("photokeep_nodes.downloads.os.fsync", full)
+    monkeypatch.setattr("photokeep_nodes.partial_file.os.fsync", full)
     with pytest.raises(WeightsDownloadError, match="No space left on device"):
         get(published)
     assert "small.pth.part" in kept(tmp_path)

@@ -321,7 +321,7 @@ def test_files_of_ones_own_are_listed_with_what_is_known_of_them(shell: Shell) -
     small_networks.save(small_networks.compact(4), shell.kept / "dropped.pth")
     small_networks.save(small_networks.compact(1), shell.folder / "repair.pth")
     assert shell.run("import", "repair.pth").returncode == 0
-    table = shell.run("list").stdout.replace("\n", " ")
+    table = " ".join(shell.run("list").stdout.split())
     assert "dropped.pth" in table
     assert "not looked at yet; for a Model File node" in table
     rows = {row["id"]: row for row in json.loads(shell.run("list", "--json").stdout) if row["role"] == "own file"}

@@ -118,14 +118,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, page: Page, asked: Asked) -> tuple[int, dict[str, str | None], bytes]:
         headers: dict[str, str | None] = {"ETag": page.etag} if page.etag else {}
-        match = re.fullmatch(r"bytes=(\d+)-", asked.range or "")
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.range or "")
         if match is None or not page.ranges or asked.if_range not in {None, page.etag}:
             return 200, headers, page.body
         start = int(match[1])
         if start >= len(page.body):
             return 416, headers | {"Content-Range": f"bytes */{len(page.body)}"}, b""
-        headers["Content-Range"] = f"bytes {start}-{len(page.body) - 1}/{len(page.body)}"
-        return 206, headers, page.body[start:]
+        part = page.body[start : int(match[2]) + 1 if match[2] else None]
+        headers["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(page.body)}"
+        return 206, headers, part
 
     def send_body(self, data: bytes, asked: Asked) -> None:
         for start in range(0, len(data), 1 << 16):
