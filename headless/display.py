@@ -104,6 +104,10 @@ class LiveDisplay:
         style = _STYLES[result.status]
         seconds = f" {result.seconds:.1f} s" if result.status == "ran" else ""
         self._console.print(f"  [{style}]{result.status:>7}[/] {escape(result.title)}{seconds}")
+        # A photo alone is looked at closely; of a thousand, the same is in --json.
+        if result.report and (self._verbose or (result.status == "ran" and not self._many)):
+            for line in result.report.splitlines():
+                self._console.print(f"          [dim]{escape(line)}[/]" if line else "", highlight=False)
 
     def _drop_task(self) -> None:
         if self._task is not None:

@@ -29,6 +29,7 @@ class StageResult:
         peak_bytes: highest memory in use while it ran: the process's on a CPU, torch's on a GPU; 0 if it did not run.
         files: what it wrote.
         error: for "failed".
+        report: what it says of its work, in lines; from a text output named "report".
     """
 
     stage_id: str
@@ -40,6 +41,7 @@ class StageResult:
     peak_bytes: int = 0
     files: tuple[Path, ...] = ()
     error: PhotokeepError | None = None
+    report: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -53,6 +55,7 @@ class StageResult:
             "peak_bytes": self.peak_bytes,
             "files": [str(path) for path in self.files],
             "error": _error_as_json(self.error),
+            "report": self.report,
         }
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .schema import NodeSchema
     from .store import Store
 
+_REPORT = "report"  # name of the output that tells people what a stage did
 _MOVED = "what it saved was moved or changed"
 
 
@@ -174,7 +175,7 @@ class Runner:
                 if files is not None:
                     self._records[stage.id] = record
                     self._digests[stage.id] = tuple(output.digest for output in record.outputs)
-                    self._end(stage, "cached", files=files)
+                    self._end(stage, "cached", files=files, report=self._kept_report(self._store, stage, record))
                     return
                 why = _MOVED
         self._execute(stage, why, key, parts)
@@ -196,9 +197,31 @@ class Runner:
         for slot, value in enumerate(outputs):
             self._values[stage.id, slot] = value
         self._keep(stage, outputs, files, seconds, key, parts)
+        slot = self._report_slot(stage)
         self._end(
-            stage, "ran", why, seconds=seconds, peak_bytes=memory.peak_bytes, files=tuple(path for path, _ in files)
+            stage,
+            "ran",
+            why,
+            seconds=seconds,
+            peak_bytes=memory.peak_bytes,
+            files=tuple(path for path, _ in files),
+            report="" if slot is None else str(outputs[slot]),
         )
+
+    def _report_slot(self, stage: Stage) -> int | None:
+        """Which output holds what a stage says of its work, if one does."""
+        outputs = self._schemas[stage.class_type].outputs
+        return next((i for i, each in enumerate(outputs) if each.name == _REPORT and each.type == "STRING"), None)
+
+    def _kept_report(self, store: Store, stage: Stage, record: Record) -> str:
+        slot = self._report_slot(stage)
+        if slot is None:
+            return ""
+        output = record.outputs[slot]
+        try:
+            return str(artefact.decode(output.kind, store.read(output.blob)))
+        except CacheError:
+            return ""  # whoever needs the value finds out, and makes it again
 
     def _end(self, stage: Stage, status: StageStatus, why: str = "", **facts: Any) -> None:
         result = StageResult(stage.id, stage.title, stage.class_type, status, why, **facts)
