@@ -37,12 +37,15 @@ class Analyze:
             "optional": {
                 "detector": (
                     socket_type("face_detect"),
-                    {"tooltip": "A face detector, such as RetinaFace. Without one no faces are looked for."},
+                    {"tooltip": "A face detector, where no faces are connected. With neither, none are looked for."},
                 ),
+                "faces": (_faces.FACES, {"tooltip": "From Find Faces: then nothing is looked for again."}),
             },
         }
 
-    def run(self, image: torch.Tensor, detector: ModelHandle | None = None) -> tuple[dict[str, Any], str, torch.Tensor]:
+    def run(
+        self, image: torch.Tensor, detector: ModelHandle | None = None, faces: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], str, torch.Tensor]:
         """Analyse (B, H, W, C) in [0, 1]; see INPUT_TYPES."""
         import torch
 
@@ -50,12 +53,12 @@ class Analyze:
         from ..ops import analysis, annotate
 
         photo = images.to_bchw(image)
-        faces = None if detector is None else _faces.find(photo, detector)
+        found = _faces.in_photo(photo, faces, detector, node=self.DISPLAY_NAME)
         host.check_interrupted()
-        found = analysis.analyse(photo, faces)
-        if faces is None:
+        measured = analysis.analyse(photo, found)
+        if found is None:
             preview = photo
         else:
-            marked = [annotate.draw_faces(one, at) for one, at in zip(torch.split(photo, 1), faces, strict=True)]
+            marked = [annotate.draw_faces(one, at) for one, at in zip(torch.split(photo, 1), found, strict=True)]
             preview = torch.cat(marked)
-        return {"images": found}, analysis.report(found), images.to_bhwc(preview)
+        return {"images": measured}, analysis.report(measured), images.to_bhwc(preview)

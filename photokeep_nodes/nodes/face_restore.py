@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import NodeInputError
 from ..model_spec import ModelHandle, socket_type
 from . import _faces
 
@@ -12,18 +13,25 @@ if TYPE_CHECKING:
 
 
 class FaceRestore:
-    """Find faces, restore each at the network's size and put the change back into the photo."""
+    """Restore each face at the network's size and put the change back into the photo."""
 
     NODE_ID = "PhotokeepFaceRestore"
     DISPLAY_NAME = "Restore Faces"
     CATEGORY = "PhotoKeep/Faces"
     DESCRIPTION = (
-        "Finds the faces, rebuilds each with a face model and blends it in. Nothing off the faces changes, and a"
-        " black-and-white photo stays black and white."
+        "Rebuilds each face with a face model and blends it in. Nothing off the faces changes, and a black-and-white"
+        " photo stays black and white. With an identity model connected, the strength is lowered face by face until the"
+        " person is still the person."
     )
-    RETURN_TYPES = ("IMAGE", "MASK")
-    RETURN_NAMES = ("image", "faces")
-    OUTPUT_TOOLTIPS = ("The photo with restored faces, same size.", "Where the photo may have changed.")
+    RETURN_TYPES = ("IMAGE", "MASK", "IMAGE", "STRING")
+    RETURN_NAMES = ("image", "mask", "before_after", "report")
+    OUTPUT_TOOLTIPS = (
+        "The photo with restored faces, same size.",
+        "Where the photo may have changed.",
+        "Every face before and after, one picture each.",
+        "What became of each face, and how alike it stayed.",
+    )
+    SEARCH_ALIASES = ("GFPGAN", "CodeFormer", "RestoreFormer", "face restoration", "identity")
     FUNCTION = "run"
 
     @classmethod
@@ -32,7 +40,6 @@ class FaceRestore:
             "required": {
                 "image": ("IMAGE", {"tooltip": "The photo."}),
                 "model": (socket_type("face_restore"), {"tooltip": "A face model, such as GFPGAN."}),
-                "detector": (socket_type("face_detect"), {"tooltip": "A face detector, such as RetinaFace."}),
                 "strength": (
                     "FLOAT",
                     {
@@ -43,14 +50,15 @@ class FaceRestore:
                         "tooltip": "0 keeps the photo, 1 is the model's face. Less keeps more of a person's likeness.",
                     },
                 ),
-                "min_score": (
+                "fidelity": (
                     "FLOAT",
                     {
-                        "default": _faces.MIN_SCORE,
-                        "min": 0.05,
+                        "default": 0.5,
+                        "min": 0.0,
                         "max": 1.0,
                         "step": 0.05,
-                        "tooltip": "How sure the detector must be. Lower it where faces are missed.",
+                        "tooltip": "0 is the most beautiful face, 1 the most alike. CodeFormer is told; under the other"
+                        " models' detail the photo's own coarse shapes are kept to this degree.",
                     },
                 ),
                 "feather": (
@@ -63,33 +71,111 @@ class FaceRestore:
                         "tooltip": "Width of the soft edge around each face, as a share of its size.",
                     },
                 ),
-            }
+                "below_sharpness": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.05,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "Restore only faces less sharp than this, as Analyze measures it; 1 restores all.",
+                    },
+                ),
+                "skip_detailed": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": "Leave faces alone of which the photo shows more than the model's 512 px can: large"
+                        " and sharp ones.",
+                    },
+                ),
+                "keep_gray": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": "In black-and-white and sepia photos change the lightness of faces only: the models"
+                        " know colour, and would tint them.",
+                    },
+                ),
+                "likeness": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.01,
+                        "tooltip": "How alike a face must stay, where an identity model is connected; 0 takes what that"
+                        " model needs to call two pictures the same person.",
+                    },
+                ),
+            },
+            "optional": {
+                "faces": (_faces.FACES, {"tooltip": "From Find Faces or Select Faces: the faces to restore."}),
+                "detector": (
+                    socket_type("face_detect"),
+                    {"tooltip": "A face detector, where no faces are connected; it takes every face it is sure of."},
+                ),
+                "parser": (
+                    socket_type("face_parse"),
+                    {"tooltip": "A face parsing model: only skin and features change then, not hair or background."},
+                ),
+                "identity": (
+                    socket_type("face_identity"),
+                    {"tooltip": "A face identity model: lowers the strength until the person is still the person."},
+                ),
+            },
         }
 
     def run(
         self,
         image: torch.Tensor,
         model: ModelHandle,
-        detector: ModelHandle,
         strength: float,
-        min_score: float,
+        fidelity: float,
         feather: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        below_sharpness: float,
+        skip_detailed: bool,
+        keep_gray: bool,
+        likeness: float,
+        faces: dict[str, Any] | None = None,
+        detector: ModelHandle | None = None,
+        parser: ModelHandle | None = None,
+        identity: ModelHandle | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
         """Restore the faces of (B, H, W, C) in [0, 1]; see INPUT_TYPES."""
-        from .. import host, images, inference
-        from ..ops.faces import CROP, restore_faces
+        from .. import face_inference, host, images, inference
+        from ..ops import face_restore
 
         spec = inference.spec_for(model, "face_restore")
+        parsing = None if parser is None else inference.spec_for(parser, "face_parse")
+        person = None if identity is None else inference.spec_for(identity, "face_identity")
         photo = images.to_bchw(image)
-        faces = _faces.find(photo, detector, min_score)
-        count = sum(len(found) for found in faces)
-        if count == 0 or strength == 0.0:
-            return image, photo.new_zeros((photo.shape[0], *photo.shape[-2:]))
+        found = _faces.in_photo(photo, faces, detector, node=self.DISPLAY_NAME)
+        if found is None:
+            raise NodeInputError(
+                "no faces and no detector are connected",
+                hint="Connect Find Faces, or a face detector such as RetinaFace.",
+            )
+        if strength == 0.0 or not any(found):
+            why = "No faces." if strength else "Strength 0: every face stays as it is."
+            nothing = photo.new_zeros((photo.shape[0], *photo.shape[-2:]))
+            return image, nothing, images.to_bhwc(face_restore.before_and_after([])), why
         host.check_interrupted()
-
-        def restore(network: inference.Network) -> tuple[torch.Tensor, torch.Tensor]:
-            progress = host.Progress(count, "faces")
-            return restore_faces(photo, faces, network, strength=strength, feather=feather, after_face=progress.advance)
-
-        restored, mask = inference.run(spec, restore, height=CROP, width=CROP)
-        return images.to_bhwc(restored), mask.cpu()
+        told = spec.condition == "fidelity"
+        settings = face_restore.FaceSettings(
+            strength=strength,
+            own_shapes=0.0 if told else fidelity,
+            feather=feather,
+            keep_gray=keep_gray,
+            below_sharpness=below_sharpness,
+            skip_detailed=skip_detailed,
+        )
+        restored, mask, outcomes = face_inference.restore_faces(
+            spec, photo, found, settings, fidelity=fidelity, parsing=parsing, identity=person, likeness=likeness
+        )
+        return (
+            images.to_bhwc(restored),
+            mask.cpu(),
+            images.to_bhwc(face_restore.before_and_after(outcomes)),
+            face_restore.report(outcomes, photos=photo.shape[0], asked=strength),
+        )

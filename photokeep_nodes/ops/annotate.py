@@ -18,7 +18,7 @@ _LANDMARKS = ((255, 80, 80), (80, 160, 255), (255, 220, 60), (255, 120, 220), (1
 
 
 def draw_faces(image: torch.Tensor, faces: Sequence[Face]) -> torch.Tensor:
-    """Mark each face with its box, its landmarks and its score.
+    """Mark each face with its box, its landmarks, its number and its score.
 
     Args:
         image: (1, 3, H, W) in [0, 1].
@@ -37,13 +37,13 @@ def draw_faces(image: torch.Tensor, faces: Sequence[Face]) -> torch.Tensor:
     line = max(1, round(longest / 400))
     dot = 1.5 * line
     font = ImageFont.load_default(size=max(10, round(longest / 45)))
-    for face in faces:
+    for number, face in enumerate(faces, 1):
         # PIL counts pixels, the faces' coordinates are continuous: pixel j is [j, j + 1).
         left, top, right, bottom = (round(v) for v in face["box"])
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX, width=line)
         for (x, y), tint in zip(face["landmarks"], _LANDMARKS, strict=True):
             draw.ellipse((x - 0.5 - dot, y - 0.5 - dot, x - 0.5 + dot, y - 0.5 + dot), fill=tint)
-        text = f"{face['score']:.2f}"
+        text = f"{number}: {face['score']:.2f}"
         wide, high = (int(v) + 1 for v in draw.textbbox((0, 0), text, font=font)[2:])
         # Above the box; inside where that would leave the photo.
         above = top - high - line
@@ -51,3 +51,23 @@ def draw_faces(image: torch.Tensor, faces: Sequence[Face]) -> torch.Tensor:
         draw.rectangle((at[0], at[1], at[0] + wide, at[1] + high), fill=(0, 0, 0))
         draw.text(at, text, fill=_BOX, font=font)
     return to_bchw(torch.from_numpy(np.array(canvas))[None] / 255.0).to(image)
+
+
+def list_faces(faces: Sequence[Sequence[Face]]) -> str:
+    """Say in a line for each face where it is and how sure the detector was; numbered as ``draw_faces`` does."""
+    texts = [_list_of_one(found) for found in faces]
+    if len(texts) > 1:
+        texts = [f"Photo {i} of {len(texts)}\n{text}" for i, text in enumerate(texts, 1)]
+    return "\n\n".join(texts)
+
+
+def _list_of_one(faces: Sequence[Face]) -> str:
+    if not faces:
+        return "No faces."
+    lines = [f"{len(faces)} {'face' if len(faces) == 1 else 'faces'}"]
+    for number, face in enumerate(faces, 1):
+        left, top, right, bottom = face["box"]
+        lines.append(
+            f"{number}: {right - left:.0f} x {bottom - top:.0f} px at {left:.0f}, {top:.0f}; score {face['score']:.2f}"
+        )
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Faces: bring each to the place and size a face network expects, restore it, and lay the change back into the photo.
+"""Faces: bring each to the place and size a face network expects, and lay what changed there back into the photo.
 
 Faces are those of ``detect_faces``. Coordinates are continuous, as there: pixel column j spans x in [j, j + 1) and its
 centre is at j + 0.5.
@@ -17,15 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from ..errors import NodeInputError
-from ..images import luminance
-from .colour import tones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from .detect_faces import Face
-
-    Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 CROP = 512
 """Side in pixels of the crops that GFPGAN, CodeFormer and RestoreFormer take."""
@@ -39,10 +33,6 @@ _OUTLIER_PX = 25.0  # in the crop; the eyes are 126 px apart
 _OUTLIER_GAIN = 0.35  # dropping the outlier must leave less than this share of the error
 _SQUIRCLE = 4.0  # exponent of the mask's outline: 2 is a circle, infinity the whole crop
 _MIN_FEATHER = 0.02  # about 5 px of a crop: a hard edge would show as a staircase
-
-_POOL = 16  # colours are compared at this scale: detail is what the network is to change
-_GAIN_RANGE = (0.8, 1.25)
-_GAIN_EPS = 1e-2
 
 
 def template() -> torch.Tensor:
@@ -120,7 +110,8 @@ def _inverse(transform: torch.Tensor) -> torch.Tensor:
     return torch.cat((linear, -linear @ transform[:, 2:]), 1)
 
 
-def _scale(transform: torch.Tensor) -> float:
+def face_scale(transform: torch.Tensor) -> float:
+    """Crop pixels per pixel of the photo."""
     return math.sqrt(abs(float(torch.linalg.det(transform[:, :2]))))
 
 
@@ -129,7 +120,7 @@ def _bounds(transform: torch.Tensor, size: int, height: int, width: int) -> tupl
     back = _inverse(transform)
     corners = torch.tensor([[0, 0, size, size], [0, size, 0, size]], dtype=torch.float64)
     x, y = back[:, :2] @ corners + back[:, 2:]
-    margin = 2.0 + 1.0 / _scale(transform)  # what interpolation and the pre-filter look at beyond the crop
+    margin = 2.0 + 1.0 / face_scale(transform)  # what interpolation and the pre-filter look at beyond the crop
     left, top = (max(0, math.floor(float(v.min()) - margin)) for v in (x, y))
     right, bottom = math.ceil(float(x.max()) + margin), math.ceil(float(y.max()) + margin)
     left, top = min(left, width - 1), min(top, height - 1)
@@ -174,7 +165,7 @@ def align(image: torch.Tensor, transform: torch.Tensor, size: int = CROP) -> tor
     top, bottom, left, right = _bounds(transform, size, *image.shape[-2:])
     at = _positions(_inverse(transform), range(size), range(size), image) - image.new_tensor((left, top))
     region = image[:, :, top:bottom, left:right]
-    return _sample(region, at, 1.0 / _scale(transform), mode="bilinear", padding="reflection")
+    return _sample(region, at, 1.0 / face_scale(transform), mode="bilinear", padding="reflection")
 
 
 def _mask(at: torch.Tensor, size: int, feather: float) -> torch.Tensor:
@@ -188,7 +179,7 @@ def _mask(at: torch.Tensor, size: int, feather: float) -> torch.Tensor:
     return ramp * ramp * (3.0 - 2.0 * ramp)
 
 
-class _Canvas:
+class Canvas:
     """Collects the changes of all faces of one photo; where crops overlap they are averaged by their masks."""
 
     def __init__(self, image: torch.Tensor) -> None:
@@ -196,14 +187,26 @@ class _Canvas:
         self.change = torch.zeros_like(image)
         self.weight = torch.zeros_like(image[:, :1])
 
-    def add(self, difference: torch.Tensor, transform: torch.Tensor, feather: float) -> None:
-        """Add ``difference`` (1, 3, size, size), given in the crop of ``transform``."""
+    def add(
+        self, difference: torch.Tensor, transform: torch.Tensor, feather: float, where: torch.Tensor | None = None
+    ) -> None:
+        """Add the change of one face.
+
+        Args:
+            difference: (1, 3, size, size), in the crop of ``transform``.
+            transform: photo to crop.
+            feather: see ``paste``.
+            where: (1, 1, size, size) in [0, 1], in the crop: what of it is face; None means all.
+        """
         size = difference.shape[-1]
         top, bottom, left, right = _bounds(transform, size, *self.image.shape[-2:])
         at = _positions(transform, range(top, bottom), range(left, right), self.image)
         mask = _mask(at, size, feather)
+        step = face_scale(transform)
+        if where is not None:
+            mask = mask * _sample(where, at, step, mode="bilinear", padding="zeros")[0, 0].clamp(0.0, 1.0)
         # Bicubic for enlarging: the kinks of bilinear show in smooth skin.
-        moved = _sample(difference, at, _scale(transform), mode="bicubic", padding="border")
+        moved = _sample(difference, at, step, mode="bicubic", padding="border")
         self.change[:, :, top:bottom, left:right] += mask * moved
         self.weight[:, :, top:bottom, left:right] += mask
 
@@ -222,6 +225,7 @@ def paste(
     *,
     feather: float = 0.25,
     strength: float = 1.0,
+    where: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lay what restoring changed back into the photo.
 
@@ -232,92 +236,10 @@ def paste(
         transform: photo to crop, (2, 3).
         feather: share of the crop's half side over which the change fades out, 0 to 1.
         strength: factor on the change.
+        where: see ``Canvas.add``.
     Returns:
         The photo (1, 3, H, W) and the mask (1, H, W) of where it may have changed.
     """
-    canvas = _Canvas(photo)
-    canvas.add((restored - aligned) * strength, transform, feather)
+    canvas = Canvas(photo)
+    canvas.add((restored - aligned) * strength, transform, feather, where)
     return canvas.result()
-
-
-def match_colour(restored: torch.Tensor, aligned: torch.Tensor) -> torch.Tensor:
-    """Give ``restored`` the colour cast and the broad contrast of ``aligned``; detail stays.
-
-    Mean and deviation of luma and chroma are compared at a sixteenth of the size. Equal images come back bit by bit.
-
-    Args:
-        restored: (1, 3, S, S).
-        aligned: (1, 3, S, S).
-    """
-    to_ycc = restored.new_tensor(((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))
-    ycc = torch.einsum("ij,bjhw->bihw", to_ycc, restored)
-    means, deviations = [], []
-    for image in (ycc, torch.einsum("ij,bjhw->bihw", to_ycc, aligned)):
-        broad = F.avg_pool2d(image, min(_POOL, image.shape[-1]))
-        means.append(broad.mean((-2, -1), keepdim=True))
-        deviations.append(broad.std((-2, -1), correction=0, keepdim=True))
-    gain = ((deviations[1] + _GAIN_EPS) / (deviations[0] + _GAIN_EPS)).clamp(*_GAIN_RANGE)
-    shift = (gain - 1.0) * (ycc - means[0]) + (means[1] - means[0])
-    return restored + torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), shift)
-
-
-def restore_faces(
-    image: torch.Tensor,
-    faces: Sequence[Sequence[Face]],
-    restorer: Restorer,
-    *,
-    strength: float = 1.0,
-    feather: float = 0.25,
-    keep_colour: bool = True,
-    after_face: Callable[[], None] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Restore every face of every photo.
-
-    In a black-and-white or toned photo only the lightness of faces changes, so that the network cannot tint them.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1].
-        faces: the faces of each photo, see the module.
-        restorer: (1, 3, 512, 512) in [0, 1] to the same; on any device.
-        strength: 0 keeps the photo, 1 is the network's face.
-        feather: see ``paste``.
-        keep_colour: whether faces keep the colour cast of the photo, see ``match_colour``.
-        after_face: called after each face.
-    Returns:
-        Restored photos, shape, dtype and device as ``image``, and the mask (B, H, W) of where they may have changed.
-    Raises:
-        NodeInputError: the faces are of another batch, or the network returned another shape or no numbers.
-    """
-    if len(faces) != image.shape[0]:
-        raise NodeInputError(f"faces of {len(faces)} photos were given for {image.shape[0]} photos")
-    photos, masks = [], []
-    for photo, found in zip(torch.split(image, 1), faces, strict=True):
-        if not found:
-            photos.append(photo)
-            masks.append(torch.zeros_like(photo[:, 0]))
-            continue
-        canvas = _Canvas(photo)
-        colourless = tones(photo)[0] != "colour"
-        for face in found:
-            transform = face_transform(face)
-            crop = align(photo, transform)
-            difference = _restored(crop, restorer, keep_colour=keep_colour) - crop
-            if colourless:
-                difference = luminance(difference).expand_as(difference)
-            canvas.add(difference * strength, transform, feather)
-            if after_face is not None:
-                after_face()
-        restored, mask = canvas.result()
-        photos.append(restored)
-        masks.append(mask)
-    return torch.cat(photos), torch.cat(masks)
-
-
-def _restored(crop: torch.Tensor, restorer: Restorer, *, keep_colour: bool) -> torch.Tensor:
-    restored = restorer(crop).to(crop)
-    if restored.shape != crop.shape:
-        raise NodeInputError(f"the face network returned {tuple(restored.shape)}, not {tuple(crop.shape)}")
-    if not bool(torch.isfinite(restored).all()):
-        raise NodeInputError("the face network returned values that are not numbers")
-    restored = restored.clamp(0.0, 1.0)
-    return match_colour(restored, crop) if keep_colour else restored
