@@ -1,4 +1,4 @@
-"""Reader of the weights embedded in an ONNX file; the graph itself is not looked at.
+"""Readers of ONNX files: the weights embedded in one, or all its bytes, for who runs the graph itself.
 
 Weights that an ONNX keeps in other files are refused: the path of such a file is the author's to choose.
 """
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 MAX_ONNX_BYTES = 2**31 - 1  # what a protobuf message can be
+MAX_GRAPH_BYTES = 64 * 2**20  # of a file that is kept as it is: what it holds cannot be moved off piece by piece
+
+_GRAPH_FIELD = 7  # of ONNX's ModelProto
+_LONGEST_VARINT = 10
 
 
 def read_onnx(path: Path) -> dict[str, torch.Tensor]:
@@ -51,6 +55,70 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
     if lost or not state:
         raise _no_names(path, model, lost)
     return state
+
+
+def read_graph(path: Path) -> dict[str, torch.Tensor]:
+    """Read an ONNX file as it is, for a runtime that takes such files.
+
+    Only its outermost layer is looked at, without the onnx package: whether it is whole, and has a graph.
+
+    Returns:
+        Its bytes, (N,) uint8, under the name ``onnx_file``.
+    Raises:
+        WeightsFormatError: unreadable, too large, cut short, or no ONNX file.
+    """
+    import numpy as np
+    import torch
+
+    try:
+        size_bytes = path.stat().st_size
+        if not 0 < size_bytes <= MAX_GRAPH_BYTES:
+            raise WeightsFormatError(
+                f"{path.name} has {size_bytes} bytes: no ONNX file here is like that", path=str(path)
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsFormatError(f"{path.name} cannot be read: {error.strerror or error}", path=str(path)) from error
+    if content.startswith(b"version https://git-lfs"):
+        raise WeightsFormatError(
+            f"{path.name} is a pointer to the file, and not the file",
+            hint="Repositories that keep large files apart hand it out instead. Download the file itself.",
+            path=str(path),
+        )
+    if _GRAPH_FIELD not in _fields(content):
+        raise WeightsFormatError(
+            f"{path.name} is no ONNX file, or cut short",
+            hint="Delete the file and get it again.",
+            path=str(path),
+        )
+    return {"onnx_file": torch.from_numpy(np.frombuffer(content, np.uint8).copy())}
+
+
+def _fields(message: bytes) -> set[int]:
+    """Numbers of the fields of a protobuf message; empty where its bytes are none."""
+    fields, at = set(), 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(message, at)
+        elif kind == 2:
+            length, at = _varint(message, at)
+            at += length
+        else:
+            at += {1: 8, 5: 4}.get(kind, len(message) + 1)
+        fields.add(tag >> 3)
+    return fields if at == len(message) else set()
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends: beyond the message where it does not end."""
+    value = 0
+    for place, byte in enumerate(message[at : at + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return value, at + place + 1
+    return 0, len(message) + 1
 
 
 def _parsed(path: Path) -> Any:

@@ -1,8 +1,9 @@
-"""Readers of weight files: safetensors, restricted pickles and ncnn, each into a dict of tensors.
+"""Readers of weight files: safetensors, restricted pickles, TorchScript and ncnn, each into a dict of tensors.
 
 Nothing here trusts a file. Sizes are checked against the file before memory is asked for, pickles may hold nothing but
 tensors and plain containers, and weights that are not finite are refused, because they turn a photo black without a
-word. The ncnn reader itself is in ``ncnn.py``.
+word. The ncnn reader itself is in ``ncnn.py``, and what takes only the tensors out of a TorchScript program, and runs
+none of it, in ``torchscript_reader.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import WeightsFormatError
 from .ncnn import NcnnLayer, read_ncnn, rrdbnet, srvgg
+from .onnx_reader import read_graph
+from .torchscript_reader import is_torchscript, read_torchscript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +52,8 @@ def read_state_dict(
     """Read any supported weight file.
 
     Args:
-        path: a ``.safetensors``, an ncnn ``.bin`` (with ``param_path`` and ``key_map``), or else a PyTorch checkpoint.
+        path: a ``.safetensors``, an ncnn ``.bin`` (with ``param_path`` and ``key_map``), an ``.onnx``, whose bytes are
+            returned as they are, or else a PyTorch checkpoint or a TorchScript archive.
         param_path: the ncnn network text that goes with an ncnn ``.bin``.
         key_map: how an ncnn network's tensors are to be named.
         suffix: of the name that counts, where the file still has another.
@@ -63,8 +67,11 @@ def read_state_dict(
         if param_path is None or key_map is None:
             raise WeightsFormatError("an ncnn file needs both its .param text and a key map", path=str(path))
         return finite(KEY_MAPS[key_map](read_ncnn(param_path, path)), path)
-    if (path.suffix if suffix is None else suffix).lower() == ".safetensors":
+    kind = (path.suffix if suffix is None else suffix).lower()
+    if kind == ".safetensors":
         return finite(read_safetensors(path), path)
+    if kind == ".onnx":
+        return read_graph(path)
     return finite(read_pickle(path), path)
 
 
@@ -85,7 +92,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    """Read a PyTorch checkpoint without letting it run code.
+    """Read a PyTorch checkpoint, or a TorchScript archive, without letting it run code.
 
     Wrappers that trainers add (``params_ema``, ``params``, ``g_ema``, ``state_dict``) are taken off.
 
@@ -99,7 +106,10 @@ def read_pickle(path: Path) -> dict[str, torch.Tensor]:
     in_zip = zipfile.is_zipfile(path)
     _check_beginning(path, size_bytes, in_zip=in_zip)
     if in_zip:
-        _check_zip(path)
+        members = _members(path)
+        if is_torchscript(each.filename for each in members):
+            return read_torchscript(path)
+        _check_stored(members, path)
     try:
         if not in_zip:
             _check_legacy(path, size_bytes)
@@ -181,19 +191,16 @@ def _require_safe_torch(path: Path) -> None:
         )
 
 
-def _check_zip(path: Path) -> None:
-    """Refuse archives that carry code, or whose members are compressed: PyTorch stores them as they are."""
+def _members(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            return archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _unreadable(path, error) from error
-    if any("/code/" in member.filename or member.filename.endswith("/constants.pkl") for member in members):
-        raise WeightsFormatError(
-            f"{path.name} is refused: it is a TorchScript archive, which is a program and not only weights",
-            hint="Get the checkpoint (.pth or .safetensors) of the same model.",
-            path=str(path),
-        )
+
+
+def _check_stored(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
+    """Refuse an archive whose members are compressed: PyTorch stores them as they are."""
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     if not stored or sum(member.file_size for member in members) > path.stat().st_size:
         raise WeightsFormatError(f"{path.name} is not a PyTorch checkpoint: its members are compressed", path=str(path))

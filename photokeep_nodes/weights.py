@@ -317,7 +317,7 @@ def load_state_dict(spec: ModelSpec) -> dict[str, torch.Tensor]:
 def _read(found: InstalledFile) -> dict[str, torch.Tensor]:
     from . import weight_formats
 
-    if found.path.suffix.lower() == ".safetensors":
+    if found.path.suffix.lower() in (".safetensors", ".onnx"):  # an .onnx is kept as it is, for its runtime
         return weight_formats.read_state_dict(found.path)
     converted = _converted_path(found)
     if (known := _read_converted(converted)) is not None:

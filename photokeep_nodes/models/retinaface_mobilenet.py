@@ -1,8 +1,8 @@
 """RetinaFace on MobileNet 0.25: finds faces and five landmarks on each.
 
-The module takes (B, 3, H, W) RGB in [0, 1], of any size, and returns the raw box offsets (B, N, 4), probabilities
-(B, N, 2) and landmark offsets (B, N, 10) of its anchors; ``ops.detect_faces.detect`` turns them into faces. It is run
-on a reduced copy of the photo, never in tiles.
+The module takes (1, 3, H, W) RGB in [0, 1], of any size, and returns boxes (N, 4), probabilities (N,) and landmarks
+(N, 5, 2) in its pixels, one per anchor; ``ops.detect_faces.detect`` merges them into faces. It is run on a reduced copy
+of the photo, never in tiles.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    from .._arch import _load
-    from .._arch.retinaface import RetinaFace
+    from .._arch import _load, retinaface
 
-    return _load.build(RetinaFace, state, what="RetinaFace MobileNet 0.25")
+    return _load.build(retinaface.mobilenet, state, what="RetinaFace MobileNet 0.25")
 
 
 SPEC = ModelSpec(

@@ -152,7 +152,7 @@ def test_a_file_that_comes_from_others_than_its_authors_is_said_to_be_a_copy() -
             continue
         copies.add(spec.id)
         assert f"{spec.weights[0].filename} is a copy by {address.split('/')[1]};" in describe(spec)
-    assert copies == {"hat-real", "hat-real-sharper", "nafnet-gopro64"}
+    assert copies == {"lama", "mat", "hat-real", "hat-real-sharper", "nafnet-gopro64"}
 
 
 @pytest.mark.parametrize("handle", [None, "ffdnet-color", 3, ("ffdnet-color",)])
