@@ -197,7 +197,7 @@ class Runner:
         for slot, value in enumerate(outputs):
             self._values[stage.id, slot] = value
         self._keep(stage, outputs, files, seconds, key, parts)
-        slot = self._report_slot(stage)
+        said = self._report_slot(stage)
         self._end(
             stage,
             "ran",
@@ -205,7 +205,7 @@ class Runner:
             seconds=seconds,
             peak_bytes=memory.peak_bytes,
             files=tuple(path for path, _ in files),
-            report="" if slot is None else str(outputs[slot]),
+            report="" if said is None else str(outputs[said]),
         )
 
     def _report_slot(self, stage: Stage) -> int | None:

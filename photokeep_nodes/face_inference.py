@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .model_spec import ModelSpec
     from .ops.detect_faces import Face
+    from .ops.face_identity import GuardedStrength
     from .ops.face_restore import Crops, FaceOutcome, FaceSettings, Guard, Parser
 
 
@@ -55,14 +56,14 @@ def restore_faces(
 
         def call(network: inference.Network) -> list[torch.Tensor]:
             restored = []
-            for count, crop in enumerate(crops):
-                progress.reach(done + count)  # also where it is called a second time
+            progress.reach(done)  # it may be called a second time
+            for crop in crops:
                 restored.append(network(crop, *told).cpu())
+                progress.advance()
             return restored
 
         answers = inference.run(spec, call, height=CROP, width=CROP)
         done += len(crops)
-        progress.reach(done)
         return answers
 
     return face_restore.restore_faces(
@@ -86,9 +87,12 @@ def _parser(spec: ModelSpec) -> Parser:
 
 
 def _guard(spec: ModelSpec, least: float) -> Guard:
-    def guard(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], asked: float) -> list[tuple[float, float, float]]:
-        def call(network: inference.Network) -> list[tuple[float, float, float]]:
-            return [face_identity.guarded_strength(before, after, network, asked, least) for before, after in pairs]
+    def guard(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], asked: float) -> list[GuardedStrength]:
+        def call(network: inference.Network) -> list[GuardedStrength]:
+            return [
+                face_identity.guarded_strength(network, before, after, strength=asked, least=least)
+                for before, after in pairs
+            ]
 
         return inference.run(spec, call, height=CROP, width=CROP)
 

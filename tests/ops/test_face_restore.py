@@ -13,6 +13,7 @@ from face_shapes import POSES, make_face, rough, smooth
 from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.ops import face_restore, faces
 from photokeep_nodes.ops.colour import srgb_to_lab
+from photokeep_nodes.ops.face_identity import GuardedStrength
 from photokeep_nodes.ops.face_restore import FaceOutcome, FaceSettings
 from photokeep_nodes.ops.measures import gaussian
 
@@ -329,10 +330,10 @@ def test_the_guard_lowers_the_strength_and_says_so() -> None:
     pair = [make_face(100, 100, 0.2), make_face(310, 100, 0.2)]
     asked: list[float] = []
 
-    def guard(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], strength: float) -> list[tuple[float, float, float]]:
+    def guard(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], strength: float) -> list[GuardedStrength]:
         asked.append(strength)
         assert len(pairs) == 2
-        return [(0.25, 0.71, 0.40), (strength, 0.93, 0.93)]
+        return [GuardedStrength(0.25, 0.71, 0.40), GuardedStrength(strength, 0.93, 0.93)]
 
     settings = FaceSettings(strength=0.8, match_colour=False)
     out, _, outcomes = outcomes_of(photo, [pair], tinted, settings, guard=guard)
@@ -352,9 +353,21 @@ def test_the_guard_lowers_the_strength_and_says_so() -> None:
 def test_a_guard_cannot_raise_the_strength() -> None:
     photo, face = smooth(200, 200), make_face(100, 100, 0.2)
     _, _, (outcome,) = outcomes_of(
-        photo, [[face]], tinted, FaceSettings(strength=0.5), guard=lambda pairs, _: [(1.0, 1.0, 1.0) for _ in pairs]
+        photo,
+        [[face]],
+        tinted,
+        FaceSettings(strength=0.5),
+        guard=lambda pairs, _: [GuardedStrength(1.0, 1.0, 1.0) for _ in pairs],
     )
     assert outcome.strength == 0.5
+
+
+def test_who_cannot_be_told_is_left_as_they_were() -> None:
+    photo, face = smooth(200, 200), make_face(100, 100, 0.2)
+    nobody = GuardedStrength(0.0, math.nan, math.nan)
+    out, _, outcomes = outcomes_of(photo, [[face]], tinted, FaceSettings(), guard=lambda pairs, _: [nobody])
+    assert torch.equal(out, photo)
+    assert "could not tell who it is" in face_restore.report(outcomes, photos=1, asked=1.0)
 
 
 def test_without_a_guard_the_report_says_that_nobody_checked() -> None:
