@@ -40,7 +40,7 @@ def restore_faces(
         fidelity: 0 to 1, for networks that can be told.
         parsing: a network that says what of a crop is face; None changes the whole oval.
         identity: a network that tells people apart; None guards nobody.
-        likeness: least likeness to keep; 0 takes what ``identity`` is known to need.
+        likeness: least likeness to keep.
     Returns:
         See there.
     Raises:
@@ -72,7 +72,7 @@ def restore_faces(
         restorer,
         settings,
         parser=None if parsing is None else _parser(parsing),
-        guard=None if identity is None else _guard(identity, likeness or identity.same_person),
+        guard=None if identity is None else _guard(identity, likeness),
     )
 
 

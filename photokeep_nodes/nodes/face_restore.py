@@ -170,12 +170,13 @@ class FaceRestore:
             below_sharpness=below_sharpness,
             skip_detailed=skip_detailed,
         )
+        needed = likeness or (0.0 if person is None else person.same_person)
         restored, mask, outcomes = face_inference.restore_faces(
-            spec, photo, found, settings, fidelity=fidelity, parsing=parsing, identity=person, likeness=likeness
+            spec, photo, found, settings, fidelity=fidelity, parsing=parsing, identity=person, likeness=needed
         )
         return (
             images.to_bhwc(restored),
             mask.cpu(),
             images.to_bhwc(face_restore.before_and_after(outcomes)),
-            face_restore.report(outcomes, photos=photo.shape[0], asked=strength),
+            face_restore.report(outcomes, photos=photo.shape[0], asked=strength, needed=needed),
         )

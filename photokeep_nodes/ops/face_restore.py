@@ -299,13 +299,14 @@ def before_and_after(outcomes: Sequence[FaceOutcome]) -> torch.Tensor:
     return torch.cat([side_by_side(each.before, each.after) for each in outcomes]).clamp(0.0, 1.0)
 
 
-def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float) -> str:
+def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float, needed: float = 0.0) -> str:
     """Say in a line for each face what became of it.
 
     Args:
         outcomes: from ``restore_faces``.
         photos: how many photos there were.
         asked: the strength that was asked for.
+        needed: likeness that was to be kept.
     """
     if not outcomes:
         return "No faces."
@@ -319,6 +320,8 @@ def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float) -> str
         lines.append(f"{at}, {height:.0f} px high: {_fate(each, asked)}")
     if restored and all(each.likeness is None for each in restored):
         lines.append("Nobody checked whether they are still the same people: connect a face identity model.")
+    if any(each.likeness is not None for each in restored):
+        lines.append(f"Likeness is the identity model's own measure; from {needed:.2f} on two pictures show one person.")
     return "\n".join(lines)
 
 
