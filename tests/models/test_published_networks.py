@@ -177,7 +177,24 @@ def test_models_that_share_a_network_share_what_follows_from_it() -> None:
 
 
 def test_every_download_is_proved_here_or_elsewhere() -> None:
-    elsewhere = {"gfpgan-1.4", "siggraph17"}
+    elsewhere = {
+        "arcface-ir-se50",
+        "bisenet-parse",
+        "bopb-scratch",
+        "codeformer",
+        "ddcolor-artistic",
+        "ddcolor-modelscope",
+        "ddcolor-tiny",
+        "gfpgan-1.3",
+        "gfpgan-1.4",
+        "lama",
+        "mat",
+        "restoreformer",
+        "restoreformer-plus-plus",
+        "retinaface-r50",
+        "siggraph17",
+        "yunet",
+    }
     downloads = {spec.id for spec in CATALOGUE.values() if isinstance(spec.weights[-1].origin, Download)}
     assert downloads - elsewhere == set(LAYOUTS)
     assert {layout.network for layout in LAYOUTS.values()} == set(TEMPLATES)

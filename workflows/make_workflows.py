@@ -1,0 +1,588 @@
+"""Lay out the workflow files of this folder: which nodes, how connected, in which groups, with which note.
+
+    python workflows/make_workflows.py [FOLDER]
+
+Each file is an editor's own file (format 0.4). What is the same in all of them stands here once: where a node goes,
+how large it is, in which order its widgets are saved. Types, widgets and defaults come from the node classes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from photokeep_nodes import NODE_CLASS_MAPPINGS  # noqa: E402
+from photokeep_nodes.models import catalogue  # noqa: E402
+
+BYPASSED, MUTED = 4, 2
+
+_WIDTH, _GAP, _TITLE = 310, 30, 30  # of a node; between nodes; the bar above a node, which its size does not count
+_SLOT, _WIDGET, _REST = 20, 26, 16
+_MARGIN, _GROUP_TITLE = 20, 44
+_WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN"}
+_SIZES = {"PhotokeepLoadPhoto": (320, 420), "PhotokeepSavePhoto": (420, 560)}  # they show the picture
+_COLOURS = {
+    "Photo": "#3f789e",
+    "Look": "#88A",
+    "Clean": "#8A8",
+    "Faces": "#b58b2a",
+    "Colour": "#a1309b",
+    "Size": "#b06634",
+    "Shelf": "#444",
+}
+
+
+@dataclass
+class Node:
+    """One node: its class, its title, its widgets that differ from the defaults, and where its inputs come from."""
+
+    kind: str
+    title: str | None = None
+    mode: int = 0
+    widgets: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, tuple[Node, str]] = field(default_factory=dict)
+    id: int = 0
+    position: tuple[int, int] = (0, 0)
+
+    def out(self, name: str) -> tuple[Node, str]:
+        """One of its outputs, to connect."""
+        return self, name
+
+    @property
+    def declared(self) -> dict[str, tuple[Any, dict[str, Any], bool]]:
+        """Inputs by name: type, options, whether it is optional; in the order in which the editor has them."""
+        types = NODE_CLASS_MAPPINGS[self.kind].INPUT_TYPES()
+        return {
+            name: (spec[0], spec[1] if len(spec) > 1 else {}, part == "optional")
+            for part in ("required", "optional")
+            for name, spec in types.get(part, {}).items()
+        }
+
+    @property
+    def sockets(self) -> list[str]:
+        """Names of the inputs that take a link."""
+        return [name for name, (kind, _, _) in self.declared.items() if not _is_widget(kind)]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, enough for its slots and widgets."""
+        if self.kind in _SIZES:
+            return _SIZES[self.kind]
+        rows = max(len(self.sockets), len(NODE_CLASS_MAPPINGS[self.kind].RETURN_TYPES))
+        widgets = len(self.declared) - len(self.sockets)
+        return _WIDTH, _REST + _SLOT * rows + _WIDGET * widgets
+
+
+def _is_widget(kind: Any) -> bool:
+    return isinstance(kind, list) or kind in _WIDGETS
+
+
+@dataclass
+class Group:
+    """Nodes that belong together, in columns from left to right."""
+
+    title: str
+    colour: str
+    columns: list[list[Node]]
+
+
+@dataclass
+class Sheet:
+    """One workflow file."""
+
+    name: str
+    note: str
+    groups: list[Group]
+    shelf: list[Node] = field(default_factory=list)
+
+    def saved(self) -> dict[str, Any]:
+        """What the editor would save."""
+        groups, nodes = self._laid_out()
+        for number, node in enumerate(nodes, 1):
+            node.id = number
+        links: list[list[Any]] = []
+        outgoing: dict[tuple[int, int], list[int]] = {}
+        for node in nodes:
+            for at, name in enumerate(node.sockets):
+                if name not in node.inputs:
+                    continue
+                source, output = node.inputs[name]
+                cls = NODE_CLASS_MAPPINGS[source.kind]
+                slot = cls.RETURN_NAMES.index(output)
+                links.append([len(links) + 1, source.id, slot, node.id, at, cls.RETURN_TYPES[slot]])
+                outgoing.setdefault((source.id, slot), []).append(len(links))
+        incoming = {(link[3], link[4]): link[0] for link in links}
+        entries = [_entry(node, order, incoming, outgoing) for order, node in enumerate(nodes)]
+        entries.append(_note(self.note, len(nodes) + 1, len(nodes)))
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"photokeep/workflows/{self.name}")),
+            "revision": 0,
+            "last_node_id": len(entries),
+            "last_link_id": len(links),
+            "nodes": entries,
+            "links": links,
+            "groups": groups,
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [60, 340]}},
+            "version": 0.4,
+        }
+
+    def _laid_out(self) -> tuple[list[dict[str, Any]], list[Node]]:
+        """Give every node its place; the groups as saved, and the nodes from left to right."""
+        saved: list[dict[str, Any]] = []
+        nodes: list[Node] = []
+        left = bottom = 0
+        for group in self.groups:
+            width, height = _arrange(group.columns, left + _MARGIN, _GROUP_TITLE)
+            saved.append(_group(len(saved) + 1, group, left, 0, width + 2 * _MARGIN, height))
+            nodes += [node for column in group.columns for node in column]
+            left += width + 2 * _MARGIN + _GAP
+            bottom = max(bottom, height)
+        if self.shelf:
+            top = bottom + 2 * _GAP
+            across = max(1, (left - _GAP - 2 * _MARGIN + _GAP) // (_WIDTH + _GAP))
+            columns = [self.shelf[i::across] for i in range(min(across, len(self.shelf)))]
+            width, height = _arrange(columns, _MARGIN, top + _GROUP_TITLE)
+            shelf = Group("More models: connect one in place of another", "Shelf", columns)
+            saved.append(_group(len(saved) + 1, shelf, 0, top, width + 2 * _MARGIN, height - top))
+            nodes += self.shelf
+        return saved, nodes
+
+
+def _arrange(columns: list[list[Node]], left: int, top: int) -> tuple[int, int]:
+    """Place columns of nodes; their width together, and the bottom of the longest."""
+    start, bottom = left, top
+    for column in columns:
+        y = top
+        for node in column:
+            node.position = (left, y + _TITLE)
+            y += _TITLE + node.size[1] + _GAP
+        bottom = max(bottom, y)
+        left += max(node.size[0] for node in column) + _GAP
+    return left - _GAP - start, bottom
+
+
+def _group(number: int, group: Group, left: int, top: int, width: int, height: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "title": group.title,
+        "bounding": [left, top, width, height],
+        "color": _COLOURS[group.colour],
+        "font_size": 24,
+        "flags": {},
+    }
+
+
+def _entry(
+    node: Node, order: int, incoming: dict[tuple[int, int], int], outgoing: dict[tuple[int, int], list[int]]
+) -> dict[str, Any]:
+    cls = NODE_CLASS_MAPPINGS[node.kind]
+    declared = node.declared
+    unknown = (node.widgets.keys() | node.inputs.keys()) - declared.keys()
+    if unknown:
+        raise ValueError(f"{node.kind} has no {', '.join(sorted(unknown))}")
+    inputs = []
+    for at, name in enumerate(node.sockets):
+        kind, _, optional = declared[name]
+        slot = {"name": name, "type": kind, "link": incoming.get((node.id, at))}
+        inputs.append({**slot, "shape": 7} if optional else slot)
+    outputs = [
+        {"name": name, "type": kind, "links": outgoing.get((node.id, slot)), "slot_index": slot}
+        for slot, (name, kind) in enumerate(zip(cls.RETURN_NAMES, cls.RETURN_TYPES, strict=True))
+    ]
+    values = []
+    for name, (kind, options, _) in declared.items():
+        if _is_widget(kind):
+            values.append(node.widgets.get(name, options.get("default", kind[0] if isinstance(kind, list) else None)))
+    if any(options.get("image_upload") for _, options, _ in declared.values()):
+        values.append("image")  # the upload button's
+    entry = {
+        "id": node.id,
+        "type": node.kind,
+        "pos": list(node.position),
+        "size": list(node.size),
+        "flags": {},
+        "order": order,
+        "mode": node.mode,
+        "inputs": inputs,
+        "outputs": outputs,
+        "properties": {"Node name for S&R": node.kind},
+        "widgets_values": values,
+    }
+    return entry if node.title is None else {**entry, "title": node.title}
+
+
+def _note(text: str, number: int, order: int) -> dict[str, Any]:
+    lines = sum(1 + len(line) // 105 for line in text.splitlines())
+    height = 60 + 22 * lines
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "pos": [0, -height - 60],
+        "size": [820, height],
+        "flags": {},
+        "order": order,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": "About",
+        "properties": {},
+        "widgets_values": [text],
+    }
+
+
+def model(model_id: str, mode: int = 0) -> Node:
+    """The node that names a model of the catalogue."""
+    return Node(f"PhotokeepModel{catalogue()[model_id].node_name}", mode=mode)
+
+
+def load() -> Node:
+    """The photo."""
+    return Node("PhotokeepLoadPhoto", "Load")
+
+
+def save(image: tuple[Node, str], photo: Node, **widgets: Any) -> Node:
+    """Where the result goes, with what the photo brought along."""
+    more = {"photo_info": photo.out("photo_info"), "mask": photo.out("mask")}
+    return Node("PhotokeepSavePhoto", "Save", widgets=widgets, inputs={"image": image, **more})
+
+
+def stage(kind: str, title: str, mode: int = 0, widgets: dict[str, Any] | None = None, **inputs: Any) -> Node:
+    """A node that works on the photo."""
+    return Node(f"Photokeep{kind}", title, mode, widgets or {}, inputs)
+
+
+def _look(photo: Node, detector: Node) -> tuple[Node, Node]:
+    faces = stage("FaceDetect", "Find Faces", image=photo.out("image"), detector=detector.out("model"))
+    return faces, stage("Analyze", "Analyze", image=photo.out("image"), faces=faces.out("faces"))
+
+
+def restore() -> Sheet:
+    """The starter path: what runs without a download."""
+    photo, detector = load(), model("retinaface-mobilenet")
+    faces, analysis = _look(photo, detector)
+    scratches = stage("ScratchDetect", "Find Scratches", image=photo.out("image"), faces=faces.out("faces"))
+    inpaint = stage("Inpaint", "Inpaint", image=photo.out("image"), mask=scratches.out("mask"))
+    denoiser = model("ffdnet-color")
+    denoise = stage(
+        "Denoise", "Denoise", image=inpaint.out("image"), model=denoiser.out("model"), analysis=analysis.out("analysis")
+    )
+    colours = stage("RestoreColors", "Restore Colors", image=denoise.out("image"), analysis=analysis.out("analysis"))
+    upscaler = model("realesrgan-x4plus")
+    upscale = stage("Upscale", "Upscale", image=colours.out("image"), model=upscaler.out("model"))
+    restorer, identity = model("gfpgan-1.4", BYPASSED), model("dlib-face", BYPASSED)
+    face = stage(
+        "FaceRestore",
+        "Face Restore",
+        BYPASSED,
+        image=upscale.out("image"),
+        model=restorer.out("model"),
+        faces=faces.out("faces"),
+        identity=identity.out("model"),
+    )
+    colouring = model("ddcolor-modelscope", BYPASSED)
+    colorize = stage("Colorize", "Colorize", BYPASSED, image=face.out("image"), model=colouring.out("model"))
+    note = (
+        "# Restore a photo\n"
+        "Choose a photo in **Load** and queue. From left to right: look at the photo, repair scratches, take the noise"
+        " off, bring faded colours back, enlarge.\n\n"
+        "**Face Restore** and **Colorize** are bypassed (purple), because their weights are not in the starter set. Get"
+        " them with `photokeep models get gfpgan-1.4 ddcolor-modelscope`, select the purple nodes, press Ctrl+B."
+    )
+    return Sheet(
+        "restore",
+        note,
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Look at it", "Look", [[detector], [faces, analysis]]),
+            Group("Scratches", "Clean", [[scratches, inpaint]]),
+            Group("Noise and fading", "Colour", [[denoiser], [denoise, colours]]),
+            Group("Size", "Size", [[upscaler, upscale]]),
+            Group("Faces: bypassed, needs weights", "Faces", [[restorer, identity], [face]]),
+            Group("Colour: bypassed, needs weights", "Colour", [[colouring, colorize]]),
+            Group("The result", "Photo", [[save(colorize.out("image"), photo)]]),
+        ],
+    )
+
+
+def restore_full() -> Sheet:
+    """Every stage, with the models that suit most photos; all other models on a shelf."""
+    photo, detector = load(), model("retinaface-r50")
+    faces, analysis = _look(photo, detector)
+    told = {"analysis": analysis.out("analysis")}
+    jpeg_model = model("fbcnn-color")
+    jpeg = stage("RemoveJPEGArtifacts", "Remove JPEG", image=photo.out("image"), model=jpeg_model.out("model"), **told)
+    finder, filler = model("bopb-scratch"), model("lama")
+    scratches = stage(
+        "ScratchDetect",
+        "Find Scratches",
+        image=jpeg.out("image"),
+        model=finder.out("model"),
+        faces=faces.out("faces"),
+    )
+    inpaint = stage(
+        "Inpaint", "Inpaint", image=jpeg.out("image"), mask=scratches.out("mask"), model=filler.out("model")
+    )
+    denoiser, deblurrer, brightener = model("scunet-psnr"), model("nafnet-gopro64"), model("zero-dce")
+    denoise = stage("Denoise", "Denoise", image=inpaint.out("image"), model=denoiser.out("model"), **told)
+    deblur = stage("Deblur", "Deblur", image=denoise.out("image"), model=deblurrer.out("model"), **told)
+    light = stage(
+        "LowLight",
+        "Low Light",
+        widgets={"when": "auto"},
+        image=deblur.out("image"),
+        model=brightener.out("model"),
+        **told,
+    )
+    colouring = model("ddcolor-modelscope")
+    colours = stage("RestoreColors", "Restore Colors", image=light.out("image"), **told)
+    colorize = stage("Colorize", "Colorize", image=colours.out("image"), model=colouring.out("model"))
+    upscaler = model("realesrgan-x4plus")
+    upscale = stage("Upscale", "Upscale", image=colorize.out("image"), model=upscaler.out("model"))
+    restorer, parser, identity = model("gfpgan-1.4"), model("bisenet-parse"), model("dlib-face")
+    face = stage(
+        "FaceRestore",
+        "Face Restore",
+        image=upscale.out("image"),
+        model=restorer.out("model"),
+        faces=faces.out("faces"),
+        parser=parser.out("model"),
+        identity=identity.out("model"),
+    )
+    used = {node.kind for node in (detector, jpeg_model, finder, filler, denoiser, deblurrer, brightener, colouring)}
+    used |= {node.kind for node in (upscaler, restorer, parser, identity)}
+    shelf = [model(model_id, MUTED) for model_id in catalogue()]
+    note = (
+        "# Every stage\n"
+        "`photokeep models get -w workflows/restore_full.json` fetches the weights of the models that are connected;"
+        " their licences are shown by `photokeep models licenses`.\n\n"
+        "The order is clean-up, then colour while the photo is small, then size, and faces last. Stages set themselves"
+        " by **Analyze** and leave alone what needs nothing; any of them can be bypassed (Ctrl+B). The other models lie"
+        " on the shelf below: connect one in place of another and press Ctrl+M to switch it on."
+    )
+    return Sheet(
+        "restore_full",
+        note,
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Look at it", "Look", [[detector], [faces, analysis]]),
+            Group("JPEG and scratches", "Clean", [[jpeg_model, finder, filler], [jpeg, scratches, inpaint]]),
+            Group("Noise, blur, light", "Clean", [[denoiser, deblurrer, brightener], [denoise, deblur, light]]),
+            Group("Colour", "Colour", [[colouring], [colours, colorize]]),
+            Group("Size", "Size", [[upscaler, upscale]]),
+            Group("Faces", "Faces", [[restorer, parser, identity], [face]]),
+            Group("The result", "Photo", [[save(face.out("image"), photo)]]),
+        ],
+        sorted((node for node in shelf if node.kind not in used), key=lambda node: _category(node.kind)),
+    )
+
+
+def _category(kind: str) -> tuple[str, str]:
+    return NODE_CLASS_MAPPINGS[kind].CATEGORY, kind
+
+
+def portraits() -> Sheet:
+    """Faces alone: chosen, restored, guarded, and shown before and after."""
+    photo, detector = load(), model("retinaface-mobilenet")
+    faces = stage("FaceDetect", "Find Faces", image=photo.out("image"), detector=detector.out("model"))
+    chosen = stage("FaceSelect", "Select Faces", faces=faces.out("faces"), image=photo.out("image"))
+    upscaler = model("realesrgan-x4plus")
+    upscale = stage("Upscale", "Upscale", widgets={"scale": 2.0}, image=photo.out("image"), model=upscaler.out("model"))
+    restorer, parser, identity = model("gfpgan-1.4"), model("bisenet-parse"), model("dlib-face")
+    face = stage(
+        "FaceRestore",
+        "Face Restore",
+        image=upscale.out("image"),
+        model=restorer.out("model"),
+        faces=chosen.out("faces"),
+        parser=parser.out("model"),
+        identity=identity.out("model"),
+    )
+    pictures = Node(
+        "PhotokeepSavePhoto",
+        "Save Faces",
+        widgets={"filename": "%photo%_faces", "format": "jpeg"},
+        inputs={"image": face.out("before_after"), "photo_info": photo.out("photo_info")},
+    )
+    shelf = (
+        "gfpgan-1.3",
+        "restoreformer",
+        "restoreformer-plus-plus",
+        "codeformer",
+        "retinaface-r50",
+        "yunet",
+        "arcface-ir-se50",
+    )
+    note = (
+        "# Portraits\n"
+        "Only faces change. **Select Faces** decides which: all, the largest, or by number, as the preview of **Find"
+        " Faces** shows. The identity model compares every face before and after and lowers the strength where it would"
+        " become somebody else; the report of **Face Restore** says so. **Save Faces** keeps each face before and"
+        " after.\n\n"
+        "First: `photokeep models get -w workflows/portraits.json`. CodeFormer, on the shelf, is non-commercial."
+    )
+    return Sheet(
+        "portraits",
+        note,
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Which faces", "Look", [[detector], [faces], [chosen]]),
+            Group("Size", "Size", [[upscaler, upscale]]),
+            Group("Faces", "Faces", [[restorer, parser, identity], [face]]),
+            Group("The result", "Photo", [[save(face.out("image"), photo)], [pictures]]),
+        ],
+        [model(model_id, MUTED) for model_id in shelf],
+    )
+
+
+def colorize() -> Sheet:
+    """Colour for a black-and-white photo, with a hint that can be switched on."""
+    photo, colouring = load(), model("ddcolor-modelscope")
+    hint = stage("ColorHint", "Color Hint", MUTED, {"color": "#3b5b8c"}, mask=photo.out("mask"))
+    coloured = stage(
+        "Colorize",
+        "Colorize",
+        image=photo.out("image"),
+        model=colouring.out("model"),
+        hint_image=hint.out("hint_image"),
+        hint_mask=hint.out("hint_mask"),
+    )
+    compare = stage("Compare", "Compare", before=photo.out("image"), after=coloured.out("image"))
+    sides = Node(
+        "PhotokeepSavePhoto",
+        "Save Comparison",
+        widgets={"filename": "%photo%_before_after", "format": "jpeg"},
+        inputs={"image": compare.out("side_by_side"), "photo_info": photo.out("photo_info")},
+    )
+    note = (
+        "# Colour a black-and-white photo\n"
+        "Lightness and detail stay exactly as they are; only colour is added. Photos that have colour pass unchanged"
+        " unless **when** is *always*.\n\n"
+        "You know better which colour the dress had? Open the photo in the mask editor, paint over it, switch **Color"
+        " Hint** on (Ctrl+M) and write its colour. First: `photokeep models get ddcolor-modelscope`."
+    )
+    return Sheet(
+        "colorize",
+        note,
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Colour", "Colour", [[colouring, hint], [coloured]]),
+            Group("Compare", "Look", [[compare]]),
+            Group("The result", "Photo", [[save(coloured.out("image"), photo, filename="%photo%_coloured")], [sides]]),
+        ],
+        [model(model_id, MUTED) for model_id in ("ddcolor-artistic", "ddcolor-tiny", "siggraph17")],
+    )
+
+
+def scratches() -> Sheet:
+    """Scratches and tears: found, joined with what was painted by hand, filled."""
+    photo, detector = load(), model("retinaface-mobilenet")
+    faces = stage("FaceDetect", "Find Faces", image=photo.out("image"), detector=detector.out("model"))
+    found = stage("ScratchDetect", "Find Scratches", image=photo.out("image"), faces=faces.out("faces"))
+    joined = stage("MaskCombine", "Add What Is Painted", first=found.out("mask"), second=photo.out("mask"))
+    grown = stage("MaskGrow", "Grow", widgets={"pixels": 1}, mask=joined.out("mask"))
+    filled = stage("Inpaint", "Inpaint", image=photo.out("image"), mask=grown.out("mask"))
+    shown = Node(
+        "PhotokeepSavePhoto",
+        "Save Mask Preview",
+        widgets={"filename": "%photo%_scratches", "format": "jpeg"},
+        inputs={"image": found.out("preview"), "photo_info": photo.out("photo_info")},
+    )
+    note = (
+        "# Scratches and tears\n"
+        "**Find Scratches** marks what it takes for damage (red in its preview); eyes and mouths are left out. What it"
+        " misses, a torn corner say, paint in the mask editor of **Load**: it is added.\n\n"
+        "Nothing needs a download. Better filling of large holes: connect LaMa, from the shelf, to **Inpaint**"
+        " (`photokeep models get lama`); MAT is for non-commercial use."
+    )
+    return Sheet(
+        "scratches",
+        note,
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Find", "Look", [[detector, faces], [found]]),
+            Group("The mask", "Clean", [[joined, grown]]),
+            Group("Fill", "Clean", [[filled]]),
+            Group("The result", "Photo", [[save(filled.out("image"), photo, filename="%photo%_repaired")], [shown]]),
+        ],
+        [model(model_id, MUTED) for model_id in ("bopb-scratch", "lama", "mat")],
+    )
+
+
+def batch_album() -> Sheet:
+    """A shoebox of scans: every stage sets itself, the quick models, nothing to download."""
+    photo, detector = load(), model("retinaface-mobilenet")
+    faces, analysis = _look(photo, detector)
+    told = {"analysis": analysis.out("analysis")}
+    scratches = stage("ScratchDetect", "Find Scratches", image=photo.out("image"), faces=faces.out("faces"))
+    filled = stage("Inpaint", "Inpaint", image=photo.out("image"), mask=scratches.out("mask"))
+    denoiser, brightener, upscaler = model("ffdnet-color"), model("zero-dce"), model("realesr-animevideov3")
+    denoise = stage("Denoise", "Denoise", image=filled.out("image"), model=denoiser.out("model"), **told)
+    light = stage(
+        "LowLight",
+        "Low Light",
+        widgets={"when": "auto"},
+        image=denoise.out("image"),
+        model=brightener.out("model"),
+        **told,
+    )
+    colours = stage("RestoreColors", "Restore Colors", image=light.out("image"), **told)
+    upscale = stage(
+        "Upscale",
+        "Upscale",
+        widgets={"factor": "auto", "scale": 2.0},
+        image=colours.out("image"),
+        model=upscaler.out("model"),
+        **told,
+    )
+    note = (
+        "# A whole album\n"
+        "`photokeep-run workflows/batch_album.json -i scans/ -o restored/` takes every photo of a folder. **Analyze**"
+        " looks at each one, and the stages do only what that photo needs: a sharp scan of 3000 px is not enlarged, a"
+        " bright one not brightened. Quick models, no downloads; photos that are done are not done again."
+    )
+    return Sheet(
+        "batch_album",
+        note,
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Look at it", "Look", [[detector], [faces, analysis]]),
+            Group("Scratches", "Clean", [[scratches, filled]]),
+            Group("Noise and light", "Clean", [[denoiser, brightener], [denoise, light]]),
+            Group("Fading and size", "Size", [[upscaler], [colours, upscale]]),
+            Group(
+                "The result",
+                "Photo",
+                [[save(upscale.out("image"), photo, filename="%photo%", format="jpeg", quality=92)]],
+            ),
+        ],
+    )
+
+
+SHEETS = (restore, restore_full, portraits, colorize, scratches, batch_album)
+
+
+def text_of(sheet: Sheet) -> str:
+    """The file's text."""
+    return json.dumps(sheet.saved(), indent=1) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write every workflow into this folder, or into the one given."""
+    folder = Path(arguments[0]) if arguments else HERE
+    for make in SHEETS:
+        sheet = make()
+        path = folder / f"{sheet.name}.json"
+        path.write_text(text_of(sheet), encoding="utf-8")
+        print(f"{path.name}: {len(sheet.saved()['nodes'])} nodes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
