@@ -130,7 +130,8 @@ class Sheet:
             "links": links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [60, 340]}},
+            # Clear of the editor's bars, with the note in sight.
+            "extra": {"ds": {"scale": 0.6, "offset": [120, 120 - entries[-1]["pos"][1]]}},
             "version": 0.4,
         }
 
@@ -240,7 +241,9 @@ def _note(text: str, number: int, order: int) -> dict[str, Any]:
 
 def model(model_id: str, mode: int = 0) -> Node:
     """The node that names a model of the catalogue."""
-    return Node(f"PhotokeepModel{catalogue()[model_id].node_name}", mode=mode)
+    spec = catalogue()[model_id]
+    # Short, or the editor widens the node beyond its place.
+    return Node(f"PhotokeepModel{spec.node_name}", spec.title, mode)
 
 
 def load() -> Node:
