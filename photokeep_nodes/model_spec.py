@@ -193,6 +193,8 @@ class ModelSpec:
         dtypes: floating types the architecture keeps its quality in, fastest first.
         native_side: side in pixels of the square input that a network is made for which sees it whole: a face's crop,
             the copy of a photo on which colours are predicted; 0 for networks that are run in tiles.
+        takes_hints: for ``colorize``, whether the module takes known colours as its second and third argument: ab
+            (B, 2, S, S), 0 where nothing is known, and where they are known (B, 1, S, S), 0 or 1.
         same_person: for ``face_identity``, the cosine similarity of two embeddings above which they are one person's.
         condition: what the module takes as its second argument, (B,) in [0, 1]: the noise's standard deviation, the
             JPEG quality, or the fidelity of a face (0 is most restored, 1 closest to the input); None for blind models.
@@ -224,6 +226,7 @@ class ModelSpec:
     receptive_field: int = 16
     best_tile: int = 0
     native_side: int = 0
+    takes_hints: bool = False
     same_person: float = 0.0
     dtypes: tuple[DTypeName, ...] = ("float32",)
     condition: Condition | None = None

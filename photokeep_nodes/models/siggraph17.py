@@ -2,7 +2,8 @@
 
 The module takes CIE L (B, 1, H, W) in 0 to 100, and returns CIE a and b (B, 2, H, W) of the same size. It was trained
 on 256 x 256: run it on a copy of that size and enlarge the colours, keeping the photo's own lightness. Hints
-(B, 2, H, W) and their mask (B, 1, H, W) may follow as arguments.
+(B, 2, H, W), a and b in CIE units and 0 where nothing is known, and their mask (B, 1, H, W), 1 where they hold and 0
+elsewhere, may follow as arguments.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ SPEC = ModelSpec(
     multiple_of=8,
     minimum=8,
     native_side=256,
+    takes_hints=True,
     value_range=(0.0, 100.0),
     dtypes=("float32",),
     description="Colours black-and-white photos; cautious, small and quick.",

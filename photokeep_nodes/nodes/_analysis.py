@@ -51,7 +51,7 @@ def chosen(
     image: torch.Tensor,
     when: str,
     analysis: dict[str, Any] | None,
-    stage: Literal["remove_jpeg", "low_light", "deblur"],
+    stage: Literal["remove_jpeg", "low_light", "deblur", "restore_colors"],
     *,
     node: str,
 ) -> list[bool]:

@@ -1,19 +1,14 @@
-"""Colour: sRGB, CIE Lab, the tone of a photo, and colour laid over a black-and-white one.
+"""Colour: sRGB, CIE Lab, the tone of a photo, and what the colour stages share.
 
 Images are (B, 3, H, W) float32 sRGB in [0, 1]; Lab is (B, 3, H, W) with L in 0..100 and a, b in CIE units, white D65.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-
-from ..errors import NodeInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Tone = Literal["gray", "sepia", "colour"]
 
@@ -35,8 +30,6 @@ _TONED_SPREAD = 2.1  # Lab units about the curve lightness -> tint: toned scans 
 _BRIGHT, _LARGEST_GAIN = 0.8, 10.0  # in the dark every chroma is small: judge an underexposed photo as if it were not
 ACCENT = 9.0  # of chroma or spread in 2 % of the cells: a lamp in a night scene makes it a colour photo
 
-_WORK_SIDE = 1024  # colour edges are found at this size; lightness stays at full size
-_GUIDE_EPS = 3e-3  # variance of lightness / 100 below which a step counts as noise; 1e-3 to 1e-2 differ little
 BAND_PIXELS = 1 << 20  # full-size work goes in bands of rows, so that a 50 MP scan needs no gigabytes
 _GAMUT_STEPS = 12
 _GAMUT_SLACK = 1e-5
@@ -226,78 +219,14 @@ def _running_mean(image: torch.Tensor, radius: int, dim: int) -> torch.Tensor:
     return mean.to(image.dtype).transpose(dim, -1)
 
 
-def colourise(
-    image: torch.Tensor,
-    predictor: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    net_size: int = 256,
-    strength: float = 1.0,
-) -> torch.Tensor:
-    """Lay predicted colour over a photo; its lightness stays as it is, at full resolution.
-
-    Any tint it has (sepia, yellowed paper) is dropped first. The prediction is small and soft, and colour that is
-    merely enlarged bleeds over edges. So in each window a linear model from lightness, made as soft as the prediction,
-    to ab is fitted, and the detail that softening took from the lightness is added to ab by that model's slope. Unlike
-    the plain guided filter this never smooths the prediction: on photos with known colour it lowers the error of
-    enlarging by 3 to 12 %, where the guided filter raises it.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1].
-        predictor: (1, 1, S, S) lightness in 0..100 to (1, 2, h, w) ab.
-        net_size: S, the side the network was trained at.
-        strength: factor on chroma; 0 leaves a neutral black-and-white photo, 1 is as predicted.
-    Returns:
-        Shape, dtype and device as ``image``; L as before, except that values outside [0, 1] are cut.
-    Raises:
-        NodeInputError: the predictor returned another shape, or values that are not numbers.
-    """
-    return torch.cat([_colourise(one, predictor, net_size, strength) for one in torch.split(image, 1)])
-
-
-def _colourise(
-    image: torch.Tensor, predictor: Callable[[torch.Tensor], torch.Tensor], net_size: int, strength: float
-) -> torch.Tensor:
-    small = _lightness(resize(image, (net_size, net_size)))
-    ab = predictor(small).to(image)
-    if ab.ndim != 4 or ab.shape[:2] != (1, 2):
-        raise NodeInputError(f"the colour network returned {tuple(ab.shape)}, not (1, 2, height, width)")
-    if not bool(torch.isfinite(ab).all()):
-        raise NodeInputError("the colour network returned values that are not numbers")
-    height, width = image.shape[-2:]
-    scale = min(1.0, _WORK_SIDE / max(height, width))
-    work = (max(1, round(height * scale)), max(1, round(width * scale)))
-    soft = resize(_soften(_lightness(resize(image, (ab.shape[-2], ab.shape[-1])))), work) / 100.0
-    ab = resize(ab, work)
-    # Twice the prediction's own pixel: as far as its blur reaches.
-    radius = max(2, round(2 * max(work) / net_size))
-    slope = local_slope(soft, ab, radius=radius, eps=_GUIDE_EPS)
-    coefficients = torch.cat((slope, ab - slope * soft), 1)
-    coefficients = F.interpolate(coefficients, size=(work[0], width), mode="bilinear", align_corners=False)
-    result = torch.empty_like(image)
-    rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        lightness = _lightness(image[:, :, top:bottom])
-        slope, offset = resized_rows(coefficients, top, bottom, height).chunk(2, 1)
-        chroma = (slope * (lightness / 100.0) + offset) * strength
-        result[:, :, top:bottom] = fit_gamut(torch.cat((lightness, chroma), 1))
-    return result
-
-
-def _lightness(image: torch.Tensor) -> torch.Tensor:
+def lightness(image: torch.Tensor) -> torch.Tensor:
+    """CIE L, 0 to 100, of (B, 3, H, W) sRGB, as (B, 1, H, W)."""
     return srgb_to_lab(image.clamp(0.0, 1.0))[:, :1]
 
 
 def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bring (B, C, H, W) to ``size``; made smaller, each pixel is an average."""
     return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _soften(image: torch.Tensor) -> torch.Tensor:
-    """Blur with a standard deviation of one pixel: about as soft as colour networks draw."""
-    kernel = image.new_tensor((1.0, 4.0, 6.0, 4.0, 1.0)) / 16.0
-    image = F.pad(image, (2, 2, 2, 2), mode="replicate")
-    return F.conv2d(F.conv2d(image, kernel.view(1, 1, 1, 5)), kernel.view(1, 1, 5, 1))
 
 
 def resized_rows(image: torch.Tensor, top: int, bottom: int, height: int) -> torch.Tensor:

@@ -77,6 +77,30 @@ def test_it_is_the_authors_network(module: torch.nn.Module) -> None:
     np.testing.assert_allclose(hinted.numpy(), golden["hinted"], atol=0.02)
 
 
+def test_hints_are_taken_in_cie_units_and_the_mask_as_it_is(module: torch.nn.Module) -> None:
+    """Other ways to scale them, some of which relatives of this network want, are told from the authors' by far."""
+    lightness, hints, mask = inputs()
+    golden = np.load(GOLDEN)
+
+    def away(of: str, *arguments: torch.Tensor) -> float:
+        with torch.inference_mode():
+            return float(np.abs(module(lightness, *arguments).numpy() - golden[of]).max())
+
+    near = (slice(None), slice(None), slice(8, 14), slice(10, 16))
+    assert np.abs(golden["hinted"] - golden["plain"])[near].mean() > 1
+    assert away("hinted", hints, mask) < 0.02
+    assert away("hinted", hints / 110, mask) > 1  # already divided
+    assert away("hinted", hints * 1.1, mask) > 0.5  # divided by 100
+    assert away("hinted", hints, mask - 0.5) > 1  # centred
+    assert away("hinted", hints, 0 * mask) > 1  # not there
+    assert away("plain", 0 * hints, 0 * mask) < 0.02
+
+
+def test_it_says_at_which_size_it_wants_photos() -> None:
+    assert SPEC.native_side == 256
+    assert SPEC.native_side % SPEC.multiple_of == 0
+
+
 def test_it_is_ready_for_the_pool(module: torch.nn.Module) -> None:
     tensors = [*module.parameters(), *module.buffers()]
     assert 4 * sum(t.numel() for t in tensors) == SPEC.weight_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -36,7 +36,9 @@ def install(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ins
     monkeypatch.setattr(models, "catalogue", lambda: known)
     made: list[ModelSpec] = []
 
-    def install_(module: torch.nn.Module, role: Role, *, name: str = "for-a-test", present: bool = True) -> Installed:
+    def install_(
+        module: torch.nn.Module, role: Role, *, name: str = "for-a-test", present: bool = True, **more: Any
+    ) -> Installed:
         path = model_folder / f"{name}.pth"
         torch.save(module.state_dict(), path)
         data = path.read_bytes()
@@ -66,6 +68,7 @@ def install(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ins
             build=build,
             weight_bytes=4 * sum(t.numel() for t in module.state_dict().values()),
             bytes_per_pixel=100,
+            **more,
         )
         known[name] = spec
         made.append(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ def noisy(image: torch.Tensor, sigma: float) -> torch.Tensor:
     return (image + noise * sigma / 255).clamp(0, 1)
 
 
+def faded(image: torch.Tensor) -> torch.Tensor:
+    """Its cyan dye has lost half of its density, the others a quarter."""
+    return image ** torch.tensor([0.5, 0.75, 0.75]).view(1, 3, 1, 1) * 0.85 + 0.1
+
+
 def face(height: float = 80.0) -> dict:
     return {
         "box": [10.123456, 20.0, 70.0, 20.0 + height],
@@ -43,7 +49,7 @@ def test_the_result_is_plain_rounded_data() -> None:
     assert json.loads(json.dumps(found)) == found
     assert set(found) == {
         "width", "height", "noise_sigma", "sharpness", "blur_sigma", "jpeg_blockiness", "jpeg_grid", "lightness",
-        "tone", "faces", "faces_checked", "recommendation",
+        "tone", "fading", "black", "white", "faces", "faces_checked", "recommendation",
     }  # fmt: skip
     assert (found["width"], found["height"]) == (600, 400)
     assert found["tone"] == "colour"
@@ -72,6 +78,7 @@ def test_each_damage_calls_for_its_stage() -> None:
     assert list(stages(measures.gaussian(large, 4.0))) == ["deblur"]
     assert list(stages(large * 0.12)) == ["low_light"]
     assert list(stages(photo("camera", (130, 2048)))) == ["colorize"]
+    assert list(stages(faded(large))) == ["restore_colors"]
     assert stages(large[..., :1200])["upscale"]["scale"] == 2
     assert stages(photo("coffee"))["upscale"]["scale"] == 4
 
@@ -87,6 +94,8 @@ def test_stages_come_in_the_order_to_run_them() -> None:
     image = noisy(photo("camera").mean(1, keepdim=True).expand(-1, 3, -1, -1) * 0.15, 12)
     found = list(stages(image, [[face()]]))
     assert found == ["low_light", "denoise", "upscale", "face_restore", "colorize"]
+    old = faded(noisy(photo("coffee"), 20))
+    assert list(stages(old, [[face()]])) == ["denoise", "restore_colors", "upscale", "face_restore"]
 
 
 def test_every_recommendation_has_a_reason_with_its_figure() -> None:
@@ -95,6 +104,17 @@ def test_every_recommendation_has_a_reason_with_its_figure() -> None:
         assert len(entry["reason"]) > 10
     assert "sigma 20" in stages(image)["denoise"]["reason"] or "sigma 19" in stages(image)["denoise"]["reason"]
     assert "80 px" in stages(image, [[face()]])["face_restore"]["reason"]
+    reason = stages(faded(photo("coffee")))["restore_colors"]["reason"]
+    assert re.fullmatch(r"faded: the darkest parts are at lightness [23]\d of 100, (red|orange)", reason)
+
+
+def test_yellowed_paper_is_told_from_fading() -> None:
+    paper = torch.tensor([0.97, 0.91, 0.76]).view(1, 3, 1, 1)
+    print_ = paper.repeat(1, 1, 340, 440)
+    print_[..., 20:-20, 20:-20] = photo("coffee", (300, 400)) * paper
+    assert stages(print_)["restore_colors"]["reason"] == "the paper around the photo is no longer white but yellow"
+    assert analysis.needs("restore_colors", print_)
+    assert "Fading: none" in analysis.report(analysis.analyse(print_))
 
 
 def test_the_report_reads() -> None:
@@ -104,8 +124,9 @@ def test_the_report_reads() -> None:
     assert lines[1].startswith("Noise: noise, sigma 1")
     assert lines[2].startswith("Sharpness: sharp, edges are ")
     assert lines[3] == "JPEG: no blocks"
-    assert lines[4] == "Faces: 1 (80 px high)"
-    assert lines[5] == "Recommended:"
+    assert lines[4] == "Fading: none, black is at lightness 1"
+    assert lines[5] == "Faces: 1 (80 px high)"
+    assert lines[6] == "Recommended:"
     assert "- upscale x4: only 512 px on the longer side" in lines
     assert max(len(line) for line in lines) < 100
 
@@ -149,17 +170,21 @@ def damaged(image: torch.Tensor) -> dict[str, torch.Tensor]:
         "blurred": measures.gaussian(image, 4.0),
         "blocky": (0.6 * image + 0.4 * blocks).clamp(0, 1),
         "noisy": noisy(image, 20),
+        "faded": faded(image),
     }
 
 
-@pytest.mark.parametrize("kind", ["whole", "dark", "blurred", "blocky", "noisy"])
+@pytest.mark.parametrize("kind", ["whole", "dark", "blurred", "blocky", "noisy", "faded"])
 def test_a_single_question_is_answered_as_the_analysis_answers_it(kind: str) -> None:
     image = damaged(photo("coffee", (304, 400)))[kind]
     recommended = stages(image)
-    asked = {stage for stage in ("remove_jpeg", "low_light", "deblur") if analysis.needs(stage, image)}
-    assert asked == set(recommended) & {"remove_jpeg", "low_light", "deblur"}
+    single = ("remove_jpeg", "low_light", "deblur", "restore_colors")
+    asked = {stage for stage in single if analysis.needs(stage, image)}
+    assert asked == set(recommended) & set(single)
     if kind != "noisy":
-        expected = {"dark": "low_light", "blurred": "deblur", "blocky": "remove_jpeg"}.get(kind)
+        expected = {"dark": "low_light", "blurred": "deblur", "blocky": "remove_jpeg", "faded": "restore_colors"}.get(
+            kind
+        )
         assert asked == ({expected} if expected else set())
 
 

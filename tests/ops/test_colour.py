@@ -1,4 +1,4 @@
-"""Colour spaces against scikit-image, tones on aged photos, and colouring against photos whose colour is known."""
+"""Colour spaces against scikit-image, and tones on aged photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from PIL import Image
 from skimage import color, data
 
-from photokeep_nodes.errors import NodeInputError
 from photokeep_nodes.ops import colour
 
 
@@ -175,118 +174,3 @@ def test_local_slope_recovers_a_linear_relation() -> None:
     slope = colour.local_slope(guide, target, radius=4, eps=1e-9)
     torch.testing.assert_close(slope, torch.tensor([3.0, -20.0]).view(1, 2, 1, 1).expand_as(slope), rtol=1e-3, atol=0)
     assert colour.local_slope(torch.ones_like(guide), target, radius=4, eps=1e-3).abs().max() < 1e-5
-
-
-# --- colouring ---
-
-
-def soft_prediction(image: torch.Tensor, size: int, blur: int = 1) -> torch.Tensor:
-    """What a good colour network would say: the true ab, small and soft."""
-    ab = F.interpolate(colour.srgb_to_lab(image)[:, 1:], size=(size, size), mode="bilinear", antialias=True)
-    kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    for _ in range(blur):
-        ab = F.pad(ab, (2, 2, 2, 2), mode="replicate")
-        ab = F.conv2d(F.conv2d(ab, kernel.view(1, 1, 1, 5).expand(2, 1, 1, 5), groups=2),
-                      kernel.view(1, 1, 5, 1).expand(2, 1, 5, 1), groups=2)  # fmt: skip
-    return ab
-
-
-@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
-def test_colour_follows_edges_better_than_when_enlarged(name: str) -> None:
-    image = photo(name)
-    lab = colour.srgb_to_lab(image)
-    neutral = colour.fit_gamut(lab * torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1))
-    prediction = soft_prediction(image, 128)
-    ours = colour.colourise(neutral, lambda _: prediction, net_size=128)
-    enlarged = F.interpolate(prediction, size=image.shape[-2:], mode="bilinear")
-    plain = colour.fit_gamut(torch.cat((lab[:, :1], enlarged), 1))
-
-    def error(result: torch.Tensor) -> float:
-        return float((colour.srgb_to_lab(result) - lab)[:, 1:].square().sum(1).mean().sqrt())
-
-    assert error(ours) < 0.97 * error(plain)
-
-
-def test_colour_stops_at_an_edge() -> None:
-    lightness = torch.full((1, 1, 256, 256), 35.0)
-    lightness[..., 128:] = 75.0
-    truth = torch.zeros((1, 2, 256, 256))
-    truth[:, 0, :, :128] = 25.0
-    truth[:, 1, :, 128:] = 30.0
-    image = colour.fit_gamut(torch.cat((lightness, truth), 1))
-    neutral = colour.fit_gamut(torch.cat((lightness, 0 * truth), 1))
-    prediction = soft_prediction(image, 32)
-    ab = colour.srgb_to_lab(colour.colourise(neutral, lambda _: prediction, net_size=32))[:, 1:]
-    enlarged = F.interpolate(prediction, size=(256, 256), mode="bilinear")
-    near = slice(128 - 8, 128 + 8)
-    bleeding = (ab - truth)[..., near].abs().mean()
-    assert bleeding < 0.35 * (enlarged - truth)[..., near].abs().mean()
-
-
-@pytest.mark.parametrize("size", [(96, 140), (301, 203)])
-def test_lightness_is_kept_exactly(size: tuple[int, int]) -> None:
-    image = F.interpolate(gray(photo("camera")), size, mode="bilinear")
-    before = colour.srgb_to_lab(image)[:, 0]
-    result = colour.colourise(image, lambda _: torch.full((1, 2, 64, 64), 18.0), net_size=64)
-    after = colour.srgb_to_lab(result)
-    assert result.shape == image.shape
-    assert (after[:, 0] - before).abs().max() < 0.01
-    middle = (before > 25) & (before < 75)
-    torch.testing.assert_close(after[:, 1][middle], torch.full_like(before[middle], 18.0), rtol=0, atol=0.05)
-
-
-def test_bands_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = F.interpolate(gray(photo("camera")), (120, 90), mode="bilinear")
-    prediction = torch.randn((1, 2, 16, 16), generator=torch.Generator().manual_seed(8)) * 20
-    whole = colour.colourise(image, lambda _: prediction, net_size=16)
-    monkeypatch.setattr(colour, "BAND_PIXELS", 7 * 90)
-    torch.testing.assert_close(colour.colourise(image, lambda _: prediction, net_size=16), whole, rtol=0, atol=1e-5)
-
-
-def test_the_network_sees_lightness_at_its_size() -> None:
-    seen: list[torch.Tensor] = []
-
-    def predictor(lightness: torch.Tensor) -> torch.Tensor:
-        seen.append(lightness)
-        return torch.zeros((1, 2, 64, 64))
-
-    colour.colourise(torch.cat((photo("coffee"), photo("coffee") * 0.5))[..., :200, :300], predictor, net_size=64)
-    assert [tuple(s.shape) for s in seen] == [(1, 1, 64, 64)] * 2
-    assert 60 < seen[0].max() <= 100
-    assert seen[1].mean() < 0.7 * seen[0].mean()
-
-
-def test_sepia_is_dropped_first() -> None:
-    toned = sepia(photo("camera"))[..., :128, :128]
-    result = colour.colourise(toned, lambda _: torch.zeros((1, 2, 32, 32)), net_size=32)
-    assert colour.srgb_to_lab(result)[:, 1:].abs().max() < 1e-3
-    assert (colour.srgb_to_lab(result) - colour.srgb_to_lab(toned))[:, 0].abs().max() < 0.01
-
-
-def test_strength_scales_chroma() -> None:
-    image = torch.full((1, 3, 40, 40), 0.5)
-    chroma = [
-        colour.srgb_to_lab(
-            colour.colourise(image, lambda _: torch.full((1, 2, 8, 8), 10.0), net_size=8, strength=strength)
-        )[:, 1].mean()
-        for strength in (0.0, 0.5, 1.0, 2.0)
-    ]
-    assert [float(c) for c in chroma] == pytest.approx([0, 5, 10, 20], abs=0.02)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 300), (7, 5)])
-def test_tiny_photos_are_coloured(size: tuple[int, int]) -> None:
-    result = colour.colourise(torch.rand(1, 3, *size), lambda _: torch.zeros(1, 2, 64, 64), net_size=64)
-    assert result.shape == (1, 3, *size)
-    assert bool(torch.isfinite(result).all())
-
-
-@pytest.mark.parametrize("answer", [torch.zeros(1, 3, 8, 8), torch.zeros(2, 8, 8), torch.zeros(2, 2, 8, 8)])
-def test_a_prediction_of_another_shape_is_refused(answer: torch.Tensor) -> None:
-    with pytest.raises(NodeInputError, match="returned"):
-        colour.colourise(torch.rand(1, 3, 16, 16), lambda _: answer, net_size=8)
-
-
-def test_a_prediction_of_no_numbers_is_refused() -> None:
-    with pytest.raises(NodeInputError, match="not numbers"):
-        colour.colourise(torch.rand(1, 3, 16, 16), lambda _: torch.full((1, 2, 8, 8), torch.nan), net_size=8)
