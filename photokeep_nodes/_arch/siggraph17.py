@@ -1,4 +1,4 @@
-"""The colouriser of Zhang et al. 2017, run without hints: lightness in, two colour channels out.
+"""The colouriser of Zhang et al. 2017: lightness in, with or without known colours, two colour channels out.
 
 Source: Zhang, Zhu, Isola, Geng, Lin, Yu, Efros 2017, "Real-time user-guided image colorization with learned deep
 priors", arXiv:1705.02999. Tensor names are those of the published ``siggraph17-df00044c.pth``.

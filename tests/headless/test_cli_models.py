@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
+RESTORE = ROOT / "workflows" / "restore.json"
 RESTORE_FULL = ROOT / "workflows" / "restore_full.json"
 BODY = checkpoint()
 
@@ -183,17 +184,21 @@ def test_a_name_in_another_case_is_understood(shell: Shell) -> None:
 def test_what_a_workflow_needs(shell: Shell, server: FileServer) -> None:
     shell.models = [
         entry("gfpgan-1.4", BODY, server.publish("/g", BODY), filename="g.pth", role="face_restore"),
-        entry("siggraph17", BODY, server.publish("/s", BODY), filename="s.pth", role="colorize"),
+        entry("ddcolor-modelscope", BODY, server.publish("/d", BODY), filename="d.pth", role="colorize"),
         entry("unrelated", BODY, server.publish("/u", BODY)),
     ]
-    planned = shell.run("get", "-w", RESTORE_FULL, "--dry-run")
+    workflow = json.loads(RESTORE.read_text())
+    for node in workflow["nodes"]:
+        node["mode"] = 0  # nothing bypassed
+    (shell.folder / "all.json").write_text(json.dumps(workflow))
+    planned = shell.run("get", "-w", "all.json", "--dry-run")
     assert "To get: 2 files" in planned.stdout
     assert "Here already: " in planned.stdout
     assert "unrelated" not in planned.stdout
-    done = shell.run("get", "--workflow", RESTORE_FULL)
+    done = shell.run("get", "--workflow", "all.json")
     assert done.returncode == 0, done.stderr
-    assert shell.names() == ["g.pth", "s.pth"]
-    assert "Nothing is missing." in shell.run("get", "--workflow", RESTORE_FULL).stderr
+    assert shell.names() == ["d.pth", "g.pth"]
+    assert "Nothing is missing." in shell.run("get", "--workflow", "all.json").stderr
 
 
 def test_a_workflow_whose_photo_is_not_there_yet(shell: Shell, server: FileServer) -> None:
