@@ -63,17 +63,17 @@ def _scratched(rng: np.random.Generator, photo: np.ndarray) -> np.ndarray:
     height, width = photo.shape[:2]
     marks = Image.new("L", (4 * width, 4 * height), 0)
     pen = ImageDraw.Draw(marks)
-    for start, end in (((0.16, 0.02), (0.11, 0.98)), ((0.87, 0.30), (0.90, 0.83)), ((0.55, 0.86), (0.98, 0.79))):
+    for start, end in (((0.16, 0.02), (0.11, 0.98)), ((0.86, 0.04), (0.91, 0.72)), ((0.30, 0.97), (0.99, 0.83))):
         along = np.linspace(0, 1, 24)
         xs = 4 * width * np.interp(along, (0, 1), (start[0], end[0])) + rng.normal(0, 1.5, 24).cumsum()
         ys = 4 * height * np.interp(along, (0, 1), (start[1], end[1]))
         for i in range(23):
-            if rng.random() < 0.8:  # scratches skip
-                pen.line([(xs[i], ys[i]), (xs[i + 1], ys[i + 1])], fill=int(rng.integers(110, 220)), width=3)
+            if rng.random() < 0.97:  # scratches skip
+                pen.line([(xs[i], ys[i]), (xs[i + 1], ys[i + 1])], fill=int(rng.integers(170, 245)), width=4)
     for _ in range(20):
         x, y, radius = rng.uniform(0, 4 * width), rng.uniform(0, 4 * height), rng.uniform(1.5, 4.5)
         if np.hypot((x / 4 - 104) / 45, (y / 4 - 95) / 62) < 1:
-            continue  # not on the face: no stage repairs dust yet
+            continue  # not on the face, where no stage repairs it: it could be a mole
         pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=int(rng.integers(120, 240)))
     weight = np.asarray(marks.resize((width, height), Image.Resampling.BOX)).astype(np.float64)[..., None] / 255
     return photo * (1 - weight) + np.array([0.93, 0.90, 0.83]) * weight

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from .line_runs import straight_runs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -46,6 +48,8 @@ _WEAK = 32  # of 255: how much a pixel must stand out to belong to a line
 _LENGTH_SIDE = 640.0  # longer side in pixels of the photo in which lengths are told
 _NEAR = 9  # side in pixels of the square in which directions are compared
 _ODDS_LENGTH, _ODDS_CONTRAST, _ODDS_DENSITY, _ODDS_AGREEMENT, _ODDS = 0.71, 1.5, -14.0, 2.0, -0.35
+# A straight run over a good part of the photo is more than its pieces' lengths say; shares of the longer side.
+_ODDS_RUN, _SHORT_RUN, _LONG_RUN = 2.5, 0.4, 0.6
 _SURROUNDINGS = 0.127  # of the longer side: side of the square in which the share is taken
 _TILE = 1024
 
@@ -187,6 +191,9 @@ def believe(lines: Lines) -> Bytes:
     length *= _LENGTH_SIDE / max(_LENGTH_SIDE, longer)
     odds = _ODDS + _ODDS_LENGTH * np.log(length.clip(1e-3)) + _ODDS_CONTRAST * np.log(contrast + 0.01)
     odds += _ODDS_DENSITY * density + _ODDS_AGREEMENT * agreement
+    rows, columns = np.divmod(at, marked.shape[1])
+    run, straight = straight_runs(columns, rows, label, number, longer)
+    odds += _ODDS_RUN * straight * np.clip((run / longer - _SHORT_RUN) / (_LONG_RUN - _SHORT_RUN), 0.0, 1.0)
     likely = np.round(255.0 / (1.0 + np.exp(-odds))).astype(np.uint8)
     scores = np.zeros(marked.shape, np.uint8)
     scores.ravel()[at] = likely[label]
