@@ -569,7 +569,39 @@ def batch_album() -> Sheet:
     )
 
 
-SHEETS = (restore, restore_full, portraits, colorize, scratches, batch_album)
+def before_after() -> Sheet:
+    """The starter path, and the photo before and after side by side."""
+    photo, detector = load(), model("retinaface-mobilenet")
+    faces, analysis = _look(photo, detector)
+    told = {"analysis": analysis.out("analysis")}
+    found = stage("ScratchDetect", "Find Scratches", image=photo.out("image"), faces=faces.out("faces"))
+    filled = stage("Inpaint", "Inpaint", image=photo.out("image"), mask=found.out("mask"))
+    denoiser, upscaler = model("ffdnet-color"), model("realesrgan-x4plus")
+    denoise = stage("Denoise", "Denoise", image=filled.out("image"), model=denoiser.out("model"), **told)
+    colours = stage("RestoreColors", "Restore Colors", image=denoise.out("image"), **told)
+    upscale = stage("Upscale", "Upscale", image=colours.out("image"), model=upscaler.out("model"))
+    compare = stage("Compare", "Compare", before=photo.out("image"), after=upscale.out("image"))
+    saved = Node(
+        "PhotokeepSavePhoto",
+        "Save",
+        widgets={"filename": "before_after"},
+        inputs={"image": compare.out("side_by_side")},
+    )
+    return Sheet(
+        "before_after",
+        "# Before and after\nRestores as restore.json does, and saves the photo before and after side by side.",
+        [
+            Group("The photo", "Photo", [[photo]]),
+            Group("Look at it", "Look", [[detector], [faces, analysis]]),
+            Group("Scratches", "Clean", [[found, filled]]),
+            Group("Noise and fading", "Colour", [[denoiser], [denoise, colours]]),
+            Group("Size", "Size", [[upscaler, upscale]]),
+            Group("Before and after", "Photo", [[compare], [saved]]),
+        ],
+    )
+
+
+SHEETS = (restore, restore_full, portraits, colorize, scratches, batch_album, before_after)
 
 
 def text_of(sheet: Sheet) -> str:

@@ -124,8 +124,8 @@ def unpack(faces: Any, photo: torch.Tensor, *, node: str) -> list[list[Face]]:
         room = _ASPECT_TOLERANCE + 1.0 / min(entry["width"], entry["height"], width, height)
         if abs(across / down - 1.0) > room:
             raise NodeInputError(
-                f"the faces were found in {entry['width']} x {entry['height']} px, which is no smaller or larger copy of"
-                f" this photo of {width} x {height} px",
+                f"the faces were found in {entry['width']} x {entry['height']} px, which is no smaller or larger copy"
+                f" of this photo of {width} x {height} px",
                 hint="Find the faces after the photo is cropped or turned, not before.",
             )
         scaled.append([_scaled(face, across, down) for face in entry["faces"]])

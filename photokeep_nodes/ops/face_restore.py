@@ -293,7 +293,7 @@ def _for_looking(outcome: FaceOutcome, side: int) -> FaceOutcome:
 
 
 def before_and_after(outcomes: Sequence[FaceOutcome]) -> torch.Tensor:
-    """Every face before and after, side by side: (N, 3, S, 2 S + line) in [0, 1]; one gray picture where there is none."""
+    """Every face before and after, side by side: (N, 3, S, 2 S + line) in [0, 1]; one gray picture if there is none."""
     if not outcomes:
         return torch.full((1, 3, geometry.CROP // 2, geometry.CROP), 0.5)
     return torch.cat([side_by_side(each.before, each.after) for each in outcomes]).clamp(0.0, 1.0)
@@ -321,7 +321,7 @@ def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float, needed
     if restored and all(each.likeness is None for each in restored):
         lines.append("Nobody checked whether they are still the same people: connect a face identity model.")
     if any(each.likeness is not None for each in restored):
-        lines.append(f"Likeness is the identity model's own measure; from {needed:.2f} on two pictures show one person.")
+        lines.append(f"Likeness is the identity model's own measure: from {needed:.2f} on, two pictures are one person's.")
     return "\n".join(lines)
 
 

@@ -178,7 +178,7 @@ def believe(lines: Lines) -> Bytes:
     ).astype(np.uint8)
     number, labels, boxes, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
     at = np.flatnonzero(marked)
-    label = labels.ravel()[at]
+    label = labels.ravel()[at].astype(np.intp)
     area = np.bincount(label, minlength=number).clip(1)
     longer = max(marked.shape)
     side = max(3, round(_SURROUNDINGS * max(_LENGTH_SIDE * 0.8, longer)))
@@ -191,7 +191,7 @@ def believe(lines: Lines) -> Bytes:
     length *= _LENGTH_SIDE / max(_LENGTH_SIDE, longer)
     odds = _ODDS + _ODDS_LENGTH * np.log(length.clip(1e-3)) + _ODDS_CONTRAST * np.log(contrast + 0.01)
     odds += _ODDS_DENSITY * density + _ODDS_AGREEMENT * agreement
-    rows, columns = np.divmod(at, marked.shape[1])
+    rows, columns = at // marked.shape[1], at % marked.shape[1]
     run, straight = straight_runs(columns, rows, label, number, longer)
     odds += _ODDS_RUN * straight * np.clip((run / longer - _SHORT_RUN) / (_LONG_RUN - _SHORT_RUN), 0.0, 1.0)
     likely = np.round(255.0 / (1.0 + np.exp(-odds))).astype(np.uint8)

@@ -326,7 +326,7 @@ def test_the_guard_keeps_the_person(install: Callable[..., Any]) -> None:
     assert pictures.shape[:2] == (1, 512)
     likeness = float(report.splitlines()[1].rsplit("likeness ", 1)[1])
     assert likeness >= 0.99
-    assert "from 0.99 on two pictures show one person" in report
+    assert "from 0.99 on, two pictures are one person's" in report
 
 
 def test_strength_and_emptiness_are_reported(install: Callable[..., Any]) -> None:
