@@ -321,7 +321,7 @@ def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float, needed
     if restored and all(each.likeness is None for each in restored):
         lines.append("Nobody checked whether they are still the same people: connect a face identity model.")
     if any(each.likeness is not None for each in restored):
-        lines.append(f"Likeness is the identity model's own measure: from {needed:.2f} on, two pictures are one person's.")
+        lines.append(f"Likeness is the model's own measure: from {needed:.2f} on, two pictures are one person's.")
     return "\n".join(lines)
 
 
