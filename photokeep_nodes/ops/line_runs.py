@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _MOST = 400  # pieces that are looked at, the longest first: pairs are compared
 _LEAST = 0.03  # of the photo's longer side: length of the shortest piece that counts
 _SLIM = 0.08  # a piece's spread across over its length, beside a pixel
-_BESIDE, _BEND = 2.0, 0.04  # pixels, and share of the distance, that a piece may lie off another's line
-_TURN = 0.14  # radians between the directions of two pieces, and more where a piece is short
+_BESIDE, _BEND = 2.0, 0.02  # pixels, and share of the distance, that a piece may lie off another's line
+_TURN = 0.1  # radians between the directions of two pieces, and more where a piece is short
 _GAP = 0.2  # of the longer side
 _FILLED = 0.5  # share of a run that its pieces cover
 _SINGLE = 1.2  # pixels of spread across that a line of one to three pixels has
@@ -40,8 +40,23 @@ class _Pieces:
     across: Floats
 
 
-def straight_runs(x: Ints, y: Ints, label: Ints, number: int, longer: int) -> tuple[Floats, Floats]:
-    """How long the straight run is that each component belongs to.
+@dataclass(frozen=True)
+class Run:
+    """Components that lie on one straight line.
+
+    Attributes:
+        pieces: their labels, from one end of the run to the other; one at least.
+        length: of the run from end to end, in pixels.
+        gaps: from each piece to the next: x0, y0, x1, y1 in pixels.
+    """
+
+    pieces: Ints
+    length: float
+    gaps: tuple[tuple[int, int, int, int], ...]
+
+
+def straight_runs(x: Ints, y: Ints, label: Ints, number: int, longer: int) -> tuple[list[Run], Floats, Floats]:
+    """Find the straight runs among the components of marked pixels.
 
     Args:
         x: columns of the marked pixels, (N,).
@@ -50,21 +65,20 @@ def straight_runs(x: Ints, y: Ints, label: Ints, number: int, longer: int) -> tu
         number: of components, (N,) < number.
         longer: side of the photo in pixels.
     Returns:
-        For each component the length in pixels of its run, its own where it is alone, and how straight it is itself,
-        0 to 1.
+        The runs; how long each component is itself, in pixels, and how straight, 0 to 1.
     """
     pieces = _pieces(x.astype(np.float64), y.astype(np.float64), label, number)
     length = 2.0 * pieces.half
-    runs = length.copy()
     longest = np.argsort(-length)[:_MOST]
     slim = pieces.across < _SLIM * length + 1.0
     chosen = longest[(length[longest] >= _LEAST * longer) & slim[longest]]
+    runs: dict[tuple[int, ...], Run] = {}
     for first in chosen:
-        members, extent = _along(pieces, chosen, int(first), _GAP * longer)
-        if length[members].sum() > _FILLED * extent:
-            runs[members] = np.maximum(runs[members], extent)
+        run = _along(pieces, chosen, int(first), _GAP * longer)
+        if length[run.pieces].sum() > _FILLED * run.length:
+            runs.setdefault(tuple(sorted(run.pieces.tolist())), run)
     straight = 1.0 - np.clip((pieces.across - _SINGLE) / (_WAVY * length + 1.0), 0.0, 1.0)
-    return runs, straight
+    return list(runs.values()), length, straight
 
 
 def _pieces(x: Floats, y: Floats, label: Ints, number: int) -> _Pieces:
@@ -86,8 +100,8 @@ def _pieces(x: Floats, y: Floats, label: Ints, number: int) -> _Pieces:
     )
 
 
-def _along(pieces: _Pieces, chosen: Ints, first: int, gap: float) -> tuple[Ints, float]:
-    """The pieces that lie on one line with ``first``, no two of them further apart than ``gap``, and their extent."""
+def _along(pieces: _Pieces, chosen: Ints, first: int, widest: float) -> Run:
+    """The pieces that lie on one line with ``first``, none of them further than ``widest`` from those before it."""
     right, down = math.cos(pieces.angle[first]), math.sin(pieces.angle[first])
     dx, dy = pieces.x[chosen] - pieces.x[first], pieces.y[chosen] - pieces.y[first]
     ahead, beside = dx * right + dy * down, np.abs(dy * right - dx * down)
@@ -98,7 +112,20 @@ def _along(pieces: _Pieces, chosen: Ints, first: int, gap: float) -> tuple[Ints,
     begin, end = ahead - pieces.half[members], ahead + pieces.half[members]
     order = np.argsort(begin)
     members, begin, end = members[order], begin[order], np.maximum.accumulate(end[order])
-    broken = np.flatnonzero(begin[1:] - end[:-1] > gap) + 1
+    broken = np.flatnonzero(begin[1:] - end[:-1] > widest) + 1
     where = int(np.flatnonzero(members == first)[0])
     group = slice(broken[broken <= where].max(initial=0), broken[broken > where].min(initial=len(members)))
-    return members[group], float(end[group].max() - begin[group].min())
+    members, begin, end = members[group], begin[group], end[group]
+    gaps = [
+        (*_end(pieces, before, right, down), *_end(pieces, after, -right, -down))
+        for before, after, gap in zip(members[:-1], members[1:], begin[1:] - end[:-1], strict=True)
+        if gap > 0.0
+    ]
+    return Run(members, float(end.max() - begin.min()), tuple(gaps))
+
+
+def _end(pieces: _Pieces, piece: int, right: float, down: float) -> tuple[int, int]:
+    """Where a piece ends in that direction."""
+    x, y = math.cos(pieces.angle[piece]), math.sin(pieces.angle[piece])
+    along = math.copysign(pieces.half[piece], x * right + y * down)
+    return round(pieces.x[piece] + along * x), round(pieces.y[piece] + along * y)

@@ -50,6 +50,7 @@ _NEAR = 9  # side in pixels of the square in which directions are compared
 _ODDS_LENGTH, _ODDS_CONTRAST, _ODDS_DENSITY, _ODDS_AGREEMENT, _ODDS = 0.71, 1.5, -14.0, 2.0, -0.35
 # A straight run over a good part of the photo is more than its pieces' lengths say; shares of the longer side.
 _ODDS_RUN, _SHORT_RUN, _LONG_RUN = 2.5, 0.4, 0.6
+_BRIDGE = 3  # pixels
 _SURROUNDINGS = 0.127  # of the longer side: side of the square in which the share is taken
 _TILE = 1024
 
@@ -192,12 +193,30 @@ def believe(lines: Lines) -> Bytes:
     odds = _ODDS + _ODDS_LENGTH * np.log(length.clip(1e-3)) + _ODDS_CONTRAST * np.log(contrast + 0.01)
     odds += _ODDS_DENSITY * density + _ODDS_AGREEMENT * agreement
     rows, columns = at // marked.shape[1], at % marked.shape[1]
-    run, straight = straight_runs(columns, rows, label, number, longer)
-    odds += _ODDS_RUN * straight * np.clip((run / longer - _SHORT_RUN) / (_LONG_RUN - _SHORT_RUN), 0.0, 1.0)
+    runs, own, straight = straight_runs(columns, rows, label, number, longer)
+    alone = odds.copy()
+    for run in runs:
+        # Its pieces are judged together: grain hides one, and the next shows.
+        together = float(np.average(alone[run.pieces], weights=own[run.pieces]))
+        share = (run.length / longer - _SHORT_RUN) / (_LONG_RUN - _SHORT_RUN)
+        more = np.maximum(alone[run.pieces], together) + _ODDS_RUN * min(1.0, share) * straight[run.pieces]
+        if share > 0.0:
+            odds[run.pieces] = np.maximum(odds[run.pieces], more)
     likely = np.round(255.0 / (1.0 + np.exp(-odds))).astype(np.uint8)
     scores = np.zeros(marked.shape, np.uint8)
     scores.ravel()[at] = likely[label]
+    for run in runs:
+        if run.length > _SHORT_RUN * longer:
+            for gap in run.gaps:
+                _bridge(scores, gap, int(likely[run.pieces].min()))
     return scores
+
+
+def _bridge(scores: Bytes, gap: tuple[int, int, int, int], score: int) -> None:
+    """Raise the scores between two pieces of one scratch, which goes on there unseen."""
+    line = np.zeros_like(scores)
+    cv2.line(line, gap[:2], gap[2:], score, _BRIDGE)
+    np.maximum(scores, line, out=scores)
 
 
 def _agreement(marked: Bytes, direction: Bytes) -> Bytes:

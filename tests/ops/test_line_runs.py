@@ -6,15 +6,22 @@ import cv2
 import numpy as np
 import pytest
 
-from photokeep_nodes.ops.line_runs import straight_runs
+from photokeep_nodes.ops.line_runs import Run, straight_runs
 
 
 def runs(drawn: np.ndarray) -> tuple[list[float], list[float]]:
-    """Run and straightness of each component of a picture, in the order of their topmost pixels."""
+    """Length of the longest run, or its own, and straightness of each component, in the order of their labels."""
+    found, own, straight = found_in(drawn)
+    longest = own.copy()
+    for run in found:
+        longest[run.pieces] = np.maximum(longest[run.pieces], run.length)
+    return longest[1:].tolist(), straight[1:].tolist()
+
+
+def found_in(drawn: np.ndarray) -> tuple[list[Run], np.ndarray, np.ndarray]:
     number, labels = cv2.connectedComponents(drawn, connectivity=8)
     y, x = np.nonzero(labels)
-    run, straight = straight_runs(x, y, labels[y, x], number, max(drawn.shape))
-    return run[1:].tolist(), straight[1:].tolist()
+    return straight_runs(x, y, labels[y, x], number, max(drawn.shape))
 
 
 def lines(*ends: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
@@ -73,3 +80,11 @@ def test_nothing_and_single_pixels() -> None:
     drawn[5, 7] = 1
     (run,), _ = runs(drawn)
     assert run < 2
+
+
+def test_gaps_are_told_from_end_to_end() -> None:
+    (run,), _, _ = found_in(lines(((60, 100), (150, 110)), ((190, 114), (300, 126))))
+    ((x0, y0, x1, y1),) = run.gaps
+    assert (x0, y0) == (pytest.approx(150, abs=4), pytest.approx(110, abs=3))
+    assert (x1, y1) == (pytest.approx(190, abs=4), pytest.approx(114, abs=3))
+    assert len(run.pieces) == 2
