@@ -223,6 +223,10 @@ def foresee(job_id: str, steps: Sequence[Sequence[ModelSpec]]) -> vram_manager.P
     Raises:
         WeightsError: the weights of one are missing.
     """
+    # Whole, before threads that read models ahead need one part of it and a stage another: they would wait for each
+    # other's half, which Python ends by handing out half a module.
+    import torchvision  # noqa: F401
+
     devices = host.compute_devices()
     device = _pool().place() if devices is None else devices[0]
     several = devices is None and len(_pool().accelerators) > 1
