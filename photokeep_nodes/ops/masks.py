@@ -31,7 +31,7 @@ EMPTY_SIDE = 64
 _RED, _OPACITY = (1.0, 0.1, 0.1), 0.75
 _LARGEST_DISC = 7  # larger discs are added up from such: the cost grows with the square of the radius
 _AUTO_SHARE = 1500.0  # pixels of the longer side for each pixel that a detector's mask is grown by
-_LEAST_AUTO = 2.0
+_LEAST_AUTO = 1.0
 
 
 def from_host(mask: torch.Tensor) -> torch.Tensor:

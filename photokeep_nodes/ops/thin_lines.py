@@ -49,7 +49,7 @@ _LENGTH_SIDE = 640.0  # longer side in pixels of the photo in which lengths are 
 _NEAR = 9  # side in pixels of the square in which directions are compared
 _ODDS_LENGTH, _ODDS_CONTRAST, _ODDS_DENSITY, _ODDS_AGREEMENT, _ODDS = 0.71, 1.5, -14.0, 2.0, -0.35
 # A straight run over a good part of the photo is more than its pieces' lengths say; shares of the longer side.
-_ODDS_RUN, _SHORT_RUN, _LONG_RUN = 2.0, 0.4, 0.6
+_ODDS_RUN, _SHORT_RUN, _LONG_RUN = 2.2, 0.4, 0.6
 _BRIDGE = 3  # pixels
 _SURROUNDINGS = 0.127  # of the longer side: side of the square in which the share is taken
 _TILE = 1024
