@@ -127,3 +127,25 @@ def test_bad_choices_are_refused() -> None:
     assert FaceSelect.VALIDATE_INPUTS(keep="all", numbers="first") is True
     assert FaceSelect.VALIDATE_INPUTS(keep="by_number", numbers="1-3") is True
     assert "does not number" in str(FaceSelect.VALIDATE_INPUTS(keep="by_number", numbers="first"))
+
+
+def test_fifty_small_faces_are_all_found_where_they_are() -> None:
+    one = torch.nn.functional.avg_pool2d(astronaut()[:, 20:200, 130:310].movedim(-1, 1), 2)  # a face of 60 px
+    crowd = one.repeat(1, 1, 5, 10).movedim(1, -1)
+    faces, _, report = FaceDetect().run(crowd, DETECTOR, 0.8, "never")
+    (entry,) = faces["images"]
+    assert report.startswith("50 faces\n1: ")
+    side = one.shape[-1]
+    cells = {(int(face["landmarks"][2][0] // side), int(face["landmarks"][2][1] // side)) for face in entry["faces"]}
+    assert cells == {(column, row) for column in range(10) for row in range(5)}
+
+
+def test_a_tiny_and_a_giant_face() -> None:
+    for side in (24, 2400):
+        image = torch.nn.functional.interpolate(
+            astronaut()[:, 20:200, 130:300].movedim(-1, 1), size=(side, side), mode="bilinear", antialias=True
+        ).movedim(1, -1)
+        (entry,) = FaceDetect().run(image, DETECTOR, 0.8, "never")[0]["images"]
+        assert len(entry["faces"]) == 1, side
+        x, y = entry["faces"][0]["landmarks"][2]  # the tip of the nose
+        assert math.dist((x / side, y / side), (0.547, 0.594)) < 0.06
