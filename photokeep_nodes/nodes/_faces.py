@@ -66,7 +66,12 @@ def pack(photo: torch.Tensor, faces: Sequence[Sequence[Face]]) -> dict[str, Any]
         faces: of each photo.
     """
     height, width = photo.shape[-2:]
-    return {"images": [{"width": width, "height": height, "faces": [dict(face) for face in found]} for found in faces]}
+    return {
+        "images": [
+            {"width": width, "height": height, "faces": [{**face, "number": n} for n, face in enumerate(found, 1)]}
+            for found in faces
+        ]
+    }
 
 
 def entries(faces: Any) -> list[dict[str, Any]]:
@@ -82,7 +87,7 @@ def entries(faces: Any) -> list[dict[str, Any]]:
             {
                 "width": int(entry["width"]),
                 "height": int(entry["height"]),
-                "faces": [_face(face) for face in entry["faces"]],
+                "faces": [_face(face, number) for number, face in enumerate(entry["faces"], 1)],
             }
             for entry in faces["images"]
         ]
@@ -93,12 +98,13 @@ def entries(faces: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _face(value: Any) -> Face:
+def _face(value: Any, place: int) -> Face:
     box = [float(v) for v in value["box"]]
     landmarks = [[float(x), float(y)] for x, y in value["landmarks"]]
     if len(box) != 4 or len(landmarks) != 5:
         raise ValueError("a face has a box and five landmarks")
-    return {"box": box, "score": float(value["score"]), "landmarks": landmarks}
+    number = int(value.get("number", place))
+    return {"box": box, "score": float(value["score"]), "landmarks": landmarks, "number": number}
 
 
 def unpack(faces: Any, photo: torch.Tensor, *, node: str) -> list[list[Face]]:
@@ -135,8 +141,8 @@ def unpack(faces: Any, photo: torch.Tensor, *, node: str) -> list[list[Face]]:
 def _scaled(face: Face, across: float, down: float) -> Face:
     x0, y0, x1, y1 = face["box"]
     return {
+        **face,
         "box": [x0 * across, y0 * down, x1 * across, y1 * down],
-        "score": face["score"],
         "landmarks": [[x * across, y * down] for x, y in face["landmarks"]],
     }
 

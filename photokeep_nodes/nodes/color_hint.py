@@ -52,7 +52,7 @@ class ColorHint:
             if color is not None:  # it is None where it comes from another node
                 _colours.parse(color)
         except NodeInputError as error:
-            return str(error)
+            return f"{error.message}. {error.hint}"
         return True
 
     def run(
@@ -81,6 +81,10 @@ class ColorHint:
             painted = red_green_blue.expand(batch, 3, height, width)
             return images.to_bhwc(painted), masks.to_host(where)
         before, known = images.to_bchw(hint_image), masks.from_host(hint_mask)
+        if masks.is_empty_default(where):  # nobody painted: the other hints stay as they are
+            return images.to_bhwc(before), masks.to_host(known)
+        if masks.is_empty_default(known):
+            return images.to_bhwc(red_green_blue.expand(batch, 3, height, width)), masks.to_host(where)
         batch = max(batch, before.shape[0])
         if before.shape[-2:] != (height, width) or before.shape[0] not in {1, batch}:
             raise NodeInputError(

@@ -140,6 +140,8 @@ def _hints(photos: torch.Tensor, hint_image: torch.Tensor | None, hint_mask: tor
         raise NodeInputError(
             "hint_mask says where, but nothing says which colour", hint="Connect hint_image too, as from Color Hint."
         )
+    if hint_mask is not None and masks.is_empty_default(masks.from_host(hint_mask)):
+        return None  # nobody painted
     painted = images.to_bchw(hint_image)
     count, _, height, width = photos.shape
     if painted.shape[-2:] != (height, width) or painted.shape[0] not in {1, count}:

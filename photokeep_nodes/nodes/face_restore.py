@@ -28,7 +28,7 @@ class FaceRestore:
     OUTPUT_TOOLTIPS = (
         "The photo with restored faces, same size.",
         "Where the photo may have changed.",
-        "Every face before and after, one picture each.",
+        "Every face before and after, one picture each; a gray picture where there is none.",
         "What became of each face, and how alike it stayed.",
     )
     SEARCH_ALIASES = ("GFPGAN", "CodeFormer", "RestoreFormer", "face restoration", "identity")
@@ -178,5 +178,5 @@ class FaceRestore:
             images.to_bhwc(restored),
             mask.cpu(),
             images.to_bhwc(face_restore.before_and_after(outcomes)),
-            face_restore.report(outcomes, photos=photo.shape[0], asked=strength, needed=needed),
+            face_restore.report(outcomes, photos=photo.shape[0], asked=strength, needed=needed, own=not likeness),
         )

@@ -39,7 +39,7 @@ class FaceSelect:
                     {
                         "default": "all",
                         "tooltip": "all: every face that passes the filters. largest: the first so many of them."
-                        " by_number: those named in numbers, as the preview of Find Faces numbers them.",
+                        " by_number: those in numbers, as in the preview of Find Faces.",
                     },
                 ),
                 "count": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import NodeInputError
 from ..model_spec import ModelHandle, socket_type
 
 if TYPE_CHECKING:
@@ -97,8 +98,12 @@ class Inpaint:
         marked = masks.fit(masks.from_host(mask), photo.shape[0], *photo.shape[-2:])
         if strength == 0.0 or not bool(marked.any()):
             return (image,)
-        marked = masks.feather(marked, feather, "outside") * strength
         inpaint.check(photo, marked)
+        marked = masks.feather(marked, feather, "outside") * strength
+        if bool(inpaint.unknown_of(marked).flatten(1).all(1).any()):
+            raise NodeInputError(
+                "with its feather the mask covers the whole photo: there is nothing to fill from", hint="Lower feather."
+            )
         host.check_interrupted()
         holes = [inpaint.unknown_of(one) for one in torch.split(marked, 1)]
         if spec is None:

@@ -92,14 +92,14 @@ class RestoreColors:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, neutral: str | None = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, white_balance: str | None = None, neutral: str | None = None) -> bool | str:
         from ..errors import NodeInputError
 
         try:
-            if neutral:
-                _colours.parse(neutral)
+            if white_balance is not None and neutral is not None:  # None where they come from other nodes
+                _picked(white_balance, neutral)
         except NodeInputError as error:
-            return str(error)
+            return f"{error.message}. {error.hint}"
         return True
 
     def run(
@@ -147,6 +147,11 @@ def _picked(white_balance: str, neutral: str) -> tuple[float, float, float] | No
 
     if white_balance != "pick":
         return None
+    if not neutral.strip():
+        raise NodeInputError(
+            "neutral is empty, so nothing is picked to balance by",
+            hint="Write the colour that something gray or white has in the photo, such as #d8cbb0.",
+        )
     colour = _colours.parse(neutral)
     if min(colour) < 0.02:
         raise NodeInputError(

@@ -37,13 +37,13 @@ def draw_faces(image: torch.Tensor, faces: Sequence[Face]) -> torch.Tensor:
     line = max(1, round(longest / 400))
     dot = 1.5 * line
     font = ImageFont.load_default(size=max(10, round(longest / 45)))
-    for number, face in enumerate(faces, 1):
+    for place, face in enumerate(faces, 1):
         # PIL counts pixels, the faces' coordinates are continuous: pixel j is [j, j + 1).
         left, top, right, bottom = (round(v) for v in face["box"])
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX, width=line)
         for (x, y), tint in zip(face["landmarks"], _LANDMARKS, strict=True):
             draw.ellipse((x - 0.5 - dot, y - 0.5 - dot, x - 0.5 + dot, y - 0.5 + dot), fill=tint)
-        text = f"{number}: {face['score']:.2f}"
+        text = f"{face.get('number', place)}: {face['score']:.2f}"
         wide, high = (int(v) + 1 for v in draw.textbbox((0, 0), text, font=font)[2:])
         # Above the box; inside where that would leave the photo.
         above = top - high - line
@@ -65,9 +65,10 @@ def _list_of_one(faces: Sequence[Face]) -> str:
     if not faces:
         return "No faces."
     lines = [f"{len(faces)} {'face' if len(faces) == 1 else 'faces'}"]
-    for number, face in enumerate(faces, 1):
+    for place, face in enumerate(faces, 1):
         left, top, right, bottom = face["box"]
         lines.append(
-            f"{number}: {right - left:.0f} x {bottom - top:.0f} px at {left:.0f}, {top:.0f}; score {face['score']:.2f}"
+            f"{face.get('number', place)}: {right - left:.0f} x {bottom - top:.0f} px at {left:.0f}, {top:.0f};"
+            f" score {face['score']:.2f}"
         )
     return "\n".join(lines)

@@ -50,7 +50,7 @@ def choose(
     """Keep some of the faces of one photo, in their order.
 
     Args:
-        faces: of the photo; their numbers count from 1 in this order.
+        faces: of the photo; those without a number have that of their place, from 1.
         numbers: keep these; None keeps all.
         largest: keep so many of those that pass, by the area of their boxes; None keeps all.
         min_size: least height in pixels.
@@ -59,8 +59,8 @@ def choose(
     """
     passing = [
         face
-        for number, face in enumerate(faces, 1)
-        if (numbers is None or number in numbers)
+        for place, face in enumerate(faces, 1)
+        if (numbers is None or face.get("number", place) in numbers)
         and height_of(face) >= min_size
         and (max_size == 0 or height_of(face) <= max_size)
         and face["score"] >= min_score

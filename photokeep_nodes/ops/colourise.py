@@ -28,6 +28,7 @@ _STEEPEST = 2.5
 _HINT_REACH = 32  # longer side over the radius within which a hint's border is moved to meet an edge
 _HINT_EPS = 4e-4  # variance of lightness / 100: a step of 4 of L is an edge already
 _HINT_RISE = (0.35, 0.65)  # the filtered mask rises over this range: its soft skirts are cut
+_NOTHING = 1e-3  # of a hint's mask: below it is the rest of a soft border
 _HINT_SHARE = 0.5  # of a network's pixel that a hint must cover to be told
 
 
@@ -207,8 +208,8 @@ def _told(hints: Hints | None, side: int, like: torch.Tensor) -> tuple[torch.Ten
     if hints is None:
         return torch.zeros_like(like).repeat(1, 2, 1, 1), torch.zeros_like(like)
     painted, share = _averaged(hints, (side, side))
-    # A dab that is smaller than the network's pixel is told where it covers most.
-    known = (share >= min(_HINT_SHARE, float(share.max()))).to(like)
+    # A dab that is smaller than the network's pixel is told where it covers most, whatever other hints there are.
+    known = ((share >= _highest(share, 2).clamp(max=_HINT_SHARE)) & (share > _NOTHING)).to(like)
     return colour.srgb_to_lab(painted)[:, 1:] * known, known
 
 
@@ -222,8 +223,10 @@ def _hint_fields(image: torch.Tensor, hints: Hints, work: tuple[int, int]) -> li
     ab = colour.srgb_to_lab(painted)[:, 1:]
     light = colour.lightness(colour.resize(image, work)) / 100.0
     reach = max(2, round(max(work) / _HINT_REACH))
-    level = mask.max()
-    left = (mask >= level / 2).to(image)
+    # Of each hint by itself: a faint one counts beside a strong one.
+    peak = _highest(mask, reach)
+    left = ((mask >= peak / 2) & (mask > _NOTHING)).to(image)
+    level, settled = peak * left, left > 0.0
     models = []
     for radius in sorted({reach, max(1, reach // 3), max(1, reach // 9)}, reverse=True):
         broad = _broad(left, 2 * radius)
@@ -231,12 +234,23 @@ def _hint_fields(image: torch.Tensor, hints: Hints, work: tuple[int, int]) -> li
         slope, offset = _follow(light, broad, radius)
         slope, offset = _follow(light, _rise(slope * light + offset), radius)
         models += [slope, offset]
+    drawn = left
     # Beyond the border that was drawn, up to the edge, the nearest colours go on.
     for radius in (1, reach // 2, 2 * reach):
         near = colour.box_mean(mask, radius)
-        ab = torch.where(mask > level / 2, ab, colour.box_mean(ab * mask, radius) / near.clamp(min=1e-6))
-        mask = torch.where(near > 1e-6, torch.maximum(mask, level * (near > 1e-6)), mask)
-    return [ab, left, level.expand_as(left), *models]
+        reached, share = near > 1e-6, near.clamp(min=1e-6)
+        ab = torch.where(settled, ab, colour.box_mean(ab * mask, radius) / share)
+        level = torch.where(settled, level, reached * colour.box_mean(level * mask, radius) / share)
+        mask = torch.where(reached, torch.maximum(mask, level), mask)
+        settled = settled | reached
+    return [ab, drawn, level, *models]
+
+
+def _highest(image: torch.Tensor, radius: int) -> torch.Tensor:
+    """Highest value within a square about each pixel."""
+    side = 2 * radius + 1
+    rows = F.max_pool2d(image, (1, side), 1, (0, radius))
+    return F.max_pool2d(rows, (side, 1), 1, (radius, 0))
 
 
 def _broad(mask: torch.Tensor, radius: int) -> torch.Tensor:

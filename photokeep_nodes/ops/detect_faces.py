@@ -35,7 +35,13 @@ _FINE_FACE = 256  # on the fine copy larger faces are left to the coarse one, wh
 _WORTHWHILE = 1.25  # least ratio of fine to coarse at which the fine copy is looked at
 
 
-class Face(TypedDict):
+class _Found(TypedDict):
+    box: list[float]
+    score: float
+    landmarks: list[list[float]]
+
+
+class Face(_Found, total=False):
     """One face.
 
     Attributes:
@@ -43,11 +49,10 @@ class Face(TypedDict):
         score: probability, (0, 1].
         landmarks: x, y of the eye, eye, nose tip, mouth corner, mouth corner; left to right as seen in the photo for an
             upright face. They may lie outside the photo where the face is cut off.
+        number: what people call it by, from 1, once it was shown to them; it stays when others are left out.
     """
 
-    box: list[float]
-    score: float
-    landmarks: list[list[float]]
+    number: int
 
 
 def working_sizes(height: int, width: int) -> list[tuple[int, int]]:

@@ -206,11 +206,14 @@ def restore_faces(
             chosen = [i for i, outcome in enumerate(made) if not outcome.left_alone]
             if chosen:
                 changes = _restored([group[i] for i in chosen], restorer, settings, lightness_only=lightness_only)
-                wheres = [None] * len(chosen) if parser is None else parser([change.after for change in changes])
-                for at, change in zip(chosen, _guarded(changes, guard, settings.strength), strict=True):
-                    where = wheres[chosen.index(at)]
+                wheres: Sequence[torch.Tensor | None] = [None] * len(chosen)
+                if parser is not None:
+                    wheres = parser([change.after for change in changes])
+                guarded = _guarded(changes, wheres, guard, settings.strength)
+                for at, change, where in zip(chosen, guarded, wheres, strict=True):
                     difference = (change.after - change.before) * change.strength
-                    canvas.add(difference, group[at].transform, settings.feather, where)
+                    if change.strength > 0.0:
+                        canvas.add(difference, group[at].transform, settings.feather, where)
                     made[at] = replace(
                         change, photo=index, after=(change.before + _within(difference, where)).clamp(0.0, 1.0)
                     )
@@ -270,10 +273,17 @@ def _checked(restored: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
     return restored.clamp(0.0, 1.0)
 
 
-def _guarded(changes: Sequence[FaceOutcome], guard: Guard | None, asked: float) -> list[FaceOutcome]:
+def _guarded(
+    changes: Sequence[FaceOutcome], wheres: Sequence[torch.Tensor | None], guard: Guard | None, asked: float
+) -> list[FaceOutcome]:
     if guard is None:
         return list(changes)
-    answers = guard([(change.before, change.after) for change in changes], asked)
+    # What will be seen is judged: of the new face only the part that is face.
+    pairs = [
+        (change.before, change.before + _within(change.after - change.before, where))
+        for change, where in zip(changes, wheres, strict=True)
+    ]
+    answers = guard(pairs, asked)
     return [
         replace(change, strength=min(asked, strength), likeness=likeness, likeness_asked=likeness_asked)
         for change, (strength, likeness, likeness_asked) in zip(changes, answers, strict=True)
@@ -299,7 +309,7 @@ def before_and_after(outcomes: Sequence[FaceOutcome]) -> torch.Tensor:
     return torch.cat([side_by_side(each.before, each.after) for each in outcomes]).clamp(0.0, 1.0)
 
 
-def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float, needed: float = 0.0) -> str:
+def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float, needed: float = 0.0, own: bool = True) -> str:
     """Say in a line for each face what became of it.
 
     Args:
@@ -307,21 +317,24 @@ def report(outcomes: Sequence[FaceOutcome], *, photos: int, asked: float, needed
         photos: how many photos there were.
         asked: the strength that was asked for.
         needed: likeness that was to be kept.
+        own: whether that is what the identity model needs, and not what the user asked for.
     """
     if not outcomes:
         return "No faces."
-    restored = [each for each in outcomes if not each.left_alone]
+    restored = [each for each in outcomes if not each.left_alone and each.strength > 0.0]
     lines = [f"{len(restored)} of {len(outcomes)} {'face' if len(outcomes) == 1 else 'faces'} restored."]
     number = dict.fromkeys(range(photos), 0)
     for each in outcomes:
         number[each.photo] += 1
-        at = f"Photo {each.photo + 1}, face {number[each.photo]}" if photos > 1 else f"Face {number[each.photo]}"
+        name = each.face.get("number", number[each.photo])
+        at = f"Photo {each.photo + 1}, face {name}" if photos > 1 else f"Face {name}"
         height = each.face["box"][3] - each.face["box"][1]
         lines.append(f"{at}, {height:.0f} px high: {_fate(each, asked)}")
     if restored and all(each.likeness is None for each in restored):
         lines.append("Nobody checked whether they are still the same people: connect a face identity model.")
-    if any(each.likeness is not None for each in restored):
-        lines.append(f"Likeness is the model's own measure: from {needed:.2f} on, two pictures are one person's.")
+    if any(each.likeness is not None for each in outcomes):
+        limit = f"from {needed:.2f} on, two pictures are one person's" if own else f"{needed:.2f} was asked for"
+        lines.append(f"Likeness is the identity model's own measure: {limit}.")
     return "\n".join(lines)
 
 
@@ -333,6 +346,8 @@ def _fate(outcome: FaceOutcome, asked: float) -> str:
         return text
     if math.isnan(outcome.likeness):
         return "left as it was, for the identity model could not tell who it is"
+    if outcome.strength == 0.0:
+        return f"left as it was, or it would have become somebody else (likeness {outcome.likeness_asked:.2f})"
     if outcome.strength < asked:
         text = (
             f"strength lowered from {asked:.2f} to {outcome.strength:.2f}, or it would have become somebody else"

@@ -83,7 +83,7 @@ def fit(mask: torch.Tensor, batch: int, height: int, width: int, *, resize: bool
             f"{mask.shape[0]} masks came in for {batch} images", hint="Connect one mask, or as many as images."
         )
     if mask.shape[-2:] != (height, width):
-        if _is_empty_default(mask):
+        if is_empty_default(mask):
             mask = mask.new_zeros((mask.shape[0], 1, height, width))
         elif resize:
             mask = resized(mask, height, width)
@@ -99,14 +99,15 @@ def matched(first: torch.Tensor, second: torch.Tensor, *, resize: bool) -> tuple
     """Bring two masks to one size: the host's empty mask always, another only if ``resize``, to the first's."""
     if first.shape[-2:] == second.shape[-2:]:
         return first, second
-    if _is_empty_default(first):
+    if is_empty_default(first):
         return first.new_zeros((first.shape[0], 1, *second.shape[-2:])), second
-    if _is_empty_default(second):
+    if is_empty_default(second):
         return first, second.new_zeros((second.shape[0], 1, *first.shape[-2:]))
     return first, resized(second, *first.shape[-2:]) if resize else second
 
 
-def _is_empty_default(mask: torch.Tensor) -> bool:
+def is_empty_default(mask: torch.Tensor) -> bool:
+    """Whether (B, 1, H, W) is what the host makes for photos that nobody painted on: it fits every photo."""
     return mask.shape[-2:] == (EMPTY_SIDE, EMPTY_SIDE) and not bool(mask.any())
 
 

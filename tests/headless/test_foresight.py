@@ -40,7 +40,7 @@ def plans() -> list[dict]:
 def test_a_stage_uses_the_models_whose_handles_it_takes(planned):
     plan, schemas = planned
     used = {stage.title: [spec.id for spec in models_of(stage, plan, schemas)] for stage in plan.stages.values()}
-    assert used["Analyze"] == ["retinaface-mobilenet"]
+    assert used["Find Faces"] == ["retinaface-mobilenet"]
     assert used["Denoise"] == ["ffdnet-color"]
     assert used["Upscale"] == ["realesrgan-x4plus"]
     assert used["Save"] == used["Load"] == []
@@ -53,7 +53,7 @@ def test_the_pool_is_told_when_the_first_model_is_needed(planned, more_photos, s
         foresight.begin(titled(plan, "Load"))
         assert plans() == []
         foresight.begin(titled(plan, "Denoise"))
-        assert plans() == [{"job": "j", "position": 1, "steps": steps}], "Analyze was cached"
+        assert plans() == [{"job": "j", "position": 1, "steps": steps}], "Find Faces was cached"
         foresight.begin(titled(plan, "Upscale"))
         foresight.begin(titled(plan, "Denoise"))
         assert plans() == [{"job": "j", "position": 2, "steps": steps}], "a stage run again does not turn time back"
@@ -122,7 +122,9 @@ def test_the_next_stages_model_is_brought_while_a_stage_computes(tmp_path, monke
     (result,) = job.run(lambda _event: None)
     after = pool.stats()["counters"]
     assert result.status == "done", result.stages
-    assert seen == ["Load", "Analyze", "Denoise", "Upscale", "Save"]
+    assert seen == [
+        *("Load", "Find Faces", "Analyze", "Find Scratches", "Inpaint", "Denoise", "Restore Colors", "Upscale", "Save")
+    ]
     assert after["foreseen_loads"] > before["foreseen_loads"]
     assert after["foreseen_hits"] > before["foreseen_hits"]
     assert after["cold_loads"] - before["cold_loads"] == 3, "each model once"

@@ -88,3 +88,20 @@ def test_a_mask_without_numbers_is_refused() -> None:
         ColorHint().run(square(5) * torch.nan, "red")
     with pytest.raises(NodeInputError, match="mask"):
         ColorHint().run(torch.ones(1, 4, 4, 3), "red")
+
+
+def test_an_unpainted_photo_has_no_hint() -> None:
+    """The host's mask of a photo that nobody painted on is 64 x 64 and empty, whatever the photo's size."""
+    empty, painted = torch.zeros(1, 64, 64), torch.zeros(1, 40, 50)
+    painted[:, 5:15, 5:15] = 1.0
+    known = ColorHint().run(painted, "#ff0000")
+    assert all(torch.equal(a, b) for a, b in zip(ColorHint().run(empty, "blue", *known), known, strict=True))
+    image, mask = ColorHint().run(painted, "#ff0000", *ColorHint().run(empty, "blue"))
+    assert torch.equal(mask, painted)
+    assert image[0, 10, 10].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_bad_colour_is_refused_in_one_line() -> None:
+    refused = str(ColorHint.VALIDATE_INPUTS(color="bluish"))
+    assert "is no colour. Write it as" in refused
+    assert "\n" not in refused

@@ -149,3 +149,13 @@ def test_a_tiny_and_a_giant_face() -> None:
         assert len(entry["faces"]) == 1, side
         x, y = entry["faces"][0]["landmarks"][2]  # the tip of the nose
         assert math.dist((x / side, y / side), (0.547, 0.594)) < 0.06
+
+
+def test_faces_keep_their_numbers() -> None:
+    faces, _, _ = FaceDetect().run(pair(), DETECTOR, 0.8, "never")
+    second = {**CHOICE, "keep": "by_number", "numbers": "2"}
+    once, _, _ = FaceSelect().run(faces, **second)
+    again, count, _ = FaceSelect().run(once, **second)
+    assert count == 1
+    assert again == once
+    assert [face["number"] for face in once["images"][0]["faces"]] == [2]

@@ -212,3 +212,13 @@ def test_out_of_memory_is_said_so(install: Callable[..., Any]) -> None:
 def test_a_model_of_another_role_is_refused() -> None:
     with pytest.raises(NodeInputError, match="not for inpaint"):
         inpaint(photo(), torch.zeros(1, 64, 64), ModelHandle("ffdnet-color"))
+
+
+def test_a_feather_that_covers_the_photo_is_blamed_itself() -> None:
+    image = torch.rand(1, 60, 60, 3)
+    mask = torch.ones(1, 60, 60)
+    mask[:, :8] = 0.0
+    with pytest.raises(NodeInputError, match="with its feather") as caught:
+        Inpaint().run(image, mask, "telea", 64.0, 0.0, 1.0)
+    assert caught.value.hint == "Lower feather."
+    assert torch.equal(Inpaint().run(image, mask, "telea", 0.0, 0.0, 1.0)[0][:, :8], image[:, :8])

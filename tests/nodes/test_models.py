@@ -138,7 +138,13 @@ def test_every_entry_of_the_catalogue_is_complete(spec: ModelSpec) -> None:
 AUTHORS = (
     *("github.com/cszn/", "github.com/JingyunLiang/", "github.com/jiaxi-jiang/", "github.com/Phhofm/"),
     *("github.com/swz30/", "github.com/TencentARC/", "github.com/xinntao/", "colorizers.s3.us-east-2.amazonaws.com/"),
-    *("github.com/microsoft/", "github.com/sczhou/", "github.com/wzhouxiff/", "huggingface.co/opencv/"),
+    *(
+        "github.com/microsoft/",
+        "github.com/sczhou/",
+        "github.com/wzhouxiff/",
+        "huggingface.co/opencv/",
+        "huggingface.co/piddnad/",
+    ),
     "huggingface.co/spaces/chuxiaojie/",  # of NAFNet
 )
 

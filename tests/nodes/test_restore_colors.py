@@ -108,19 +108,16 @@ def test_gray_photos_stay_gray_and_alpha_goes() -> None:
     assert torch.equal(restore(torch.cat((scan, torch.ones_like(gray)), -1)), restore(scan))
 
 
-@pytest.mark.parametrize("neutral", ["", "grey-ish", "#12345", "#gggggg", "hsl(0,0%,50%)"])
+@pytest.mark.parametrize("neutral", ["grey-ish", "#12345", "#gggggg", "hsl(0,0%,50%)"])
 def test_a_colour_that_cannot_be_read_is_refused(neutral: str) -> None:
     with pytest.raises(NodeInputError, match="is no colour"):
         restore(coffee(), white_balance="pick", neutral=neutral)
-    assert RestoreColors.VALIDATE_INPUTS(neutral) is True or "is no colour" in str(
-        RestoreColors.VALIDATE_INPUTS(neutral)
-    )
+    assert "is no colour" in str(RestoreColors.VALIDATE_INPUTS("pick", neutral))
 
 
 def test_colours_are_checked_before_the_run() -> None:
-    assert RestoreColors.VALIDATE_INPUTS("") is RestoreColors.VALIDATE_INPUTS("#c8b496") is True
-    assert RestoreColors.VALIDATE_INPUTS(None) is True
-    assert "#rrggbb" in str(RestoreColors.VALIDATE_INPUTS("grey-ish"))
+    assert RestoreColors.VALIDATE_INPUTS("pick", "#c8b496") is True
+    assert "#rrggbb" in str(RestoreColors.VALIDATE_INPUTS("pick", "grey-ish"))
     assert restore(coffee(), neutral="nonsense").equal(coffee())  # it is not picked
 
 
@@ -143,3 +140,12 @@ def test_it_can_be_interrupted() -> None:
 
     with host.standalone(host.Standalone(check_interrupted=stop)), pytest.raises(KeyboardInterrupt):
         restore(faded(coffee()))
+
+
+def test_a_pick_that_cannot_be_is_refused_before_any_work() -> None:
+    assert RestoreColors.VALIDATE_INPUTS(white_balance="auto", neutral="") is True
+    assert RestoreColors.VALIDATE_INPUTS(white_balance="pick", neutral="#d8cbb0") is True
+    assert RestoreColors.VALIDATE_INPUTS(white_balance=None, neutral="") is True
+    assert "neutral is empty" in str(RestoreColors.VALIDATE_INPUTS(white_balance="pick", neutral=" "))
+    assert "too dark" in str(RestoreColors.VALIDATE_INPUTS(white_balance="pick", neutral="#000000"))
+    assert "is no colour. Write" in str(RestoreColors.VALIDATE_INPUTS(white_balance="pick", neutral="grayish"))

@@ -427,3 +427,31 @@ def test_an_identity_network_returns_the_photo_in_8_and_16_bits(pose: str, steps
 def test_a_network_that_returns_too_few_faces_is_named() -> None:
     with pytest.raises(NodeInputError, match="returned 0 faces of 1"):
         face_restore.restore_faces(smooth(200, 200), [[make_face(100, 100, 0.2)]], lambda _: [], FaceSettings())
+
+
+def test_a_face_that_bears_no_change_is_not_called_restored() -> None:
+    photo, face = smooth(200, 200), {**make_face(100, 100, 0.2), "number": 7}
+    answer = GuardedStrength(0.0, 1.0, 0.31)
+    out, mask, outcomes = outcomes_of(photo, [[face]], tinted, FaceSettings(), guard=lambda pairs, _: [answer])
+    assert torch.equal(out, photo)
+    assert mask.max() == 0
+    text = face_restore.report(outcomes, photos=1, asked=1.0, needed=0.5, own=False)
+    assert text.startswith("0 of 1 face restored.")
+    assert "Face 7, 66 px high: left as it was, or it would have become somebody else (likeness 0.31)" in text
+    assert text.endswith("0.50 was asked for.")
+
+
+def test_the_guard_judges_what_will_be_seen() -> None:
+    photo, face = smooth(200, 200), make_face(100, 100, 0.2)
+    seen: list[torch.Tensor] = []
+
+    def guard(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], asked: float) -> list[GuardedStrength]:
+        seen.extend(after - before for before, after in pairs)
+        return [GuardedStrength(asked, 1.0, 1.0) for _ in pairs]
+
+    def upper_half(crops: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [torch.cat((torch.ones(1, 1, 256, 512), torch.zeros(1, 1, 256, 512)), 2) for _ in crops]
+
+    outcomes_of(photo, [[face]], tinted, FaceSettings(match_colour=False), parser=upper_half, guard=guard)
+    assert seen[0][:, :, 256:].abs().max() == 0
+    assert seen[0][:, :, :256].abs().max() > 0.05
