@@ -50,15 +50,14 @@ class FaceRestore:
                         "tooltip": "0 keeps the photo, 1 is the model's face. Less keeps more of a person's likeness.",
                     },
                 ),
-                "fidelity": (
+                "min_score": (
                     "FLOAT",
                     {
-                        "default": 0.5,
-                        "min": 0.0,
+                        "default": _faces.MIN_SCORE,
+                        "min": 0.05,
                         "max": 1.0,
                         "step": 0.05,
-                        "tooltip": "0 is the most beautiful face, 1 the most alike. CodeFormer is told; under the other"
-                        " models' detail the photo's own coarse shapes are kept to this degree.",
+                        "tooltip": "How sure the detector must be, where one is connected here instead of faces.",
                     },
                 ),
                 "feather": (
@@ -69,6 +68,19 @@ class FaceRestore:
                         "max": 1.0,
                         "step": 0.05,
                         "tooltip": "Width of the soft edge around each face, as a share of its size.",
+                    },
+                ),
+            },
+            "optional": {
+                "fidelity": (
+                    "FLOAT",
+                    {
+                        "default": 0.5,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "0 is the most beautiful face, 1 the most alike. CodeFormer is told; under the other"
+                        " models' detail the photo's own coarse shapes are kept to this degree.",
                     },
                 ),
                 "below_sharpness": (
@@ -108,8 +120,6 @@ class FaceRestore:
                         " model needs to call two pictures the same person.",
                     },
                 ),
-            },
-            "optional": {
                 "faces": (_faces.FACES, {"tooltip": "From Find Faces or Select Faces: the faces to restore."}),
                 "detector": (
                     socket_type("face_detect"),
@@ -131,12 +141,13 @@ class FaceRestore:
         image: torch.Tensor,
         model: ModelHandle,
         strength: float,
-        fidelity: float,
+        min_score: float,
         feather: float,
-        below_sharpness: float,
-        skip_detailed: bool,
-        keep_gray: bool,
-        likeness: float,
+        fidelity: float = 0.5,
+        below_sharpness: float = 1.0,
+        skip_detailed: bool = True,
+        keep_gray: bool = True,
+        likeness: float = 0.0,
         faces: dict[str, Any] | None = None,
         detector: ModelHandle | None = None,
         parser: ModelHandle | None = None,
@@ -150,7 +161,7 @@ class FaceRestore:
         parsing = None if parser is None else inference.spec_for(parser, "face_parse")
         person = None if identity is None else inference.spec_for(identity, "face_identity")
         photo = images.to_bchw(image)
-        found = _faces.in_photo(photo, faces, detector, node=self.DISPLAY_NAME)
+        found = _faces.in_photo(photo, faces, detector, node=self.DISPLAY_NAME, min_score=min_score)
         if found is None:
             raise NodeInputError(
                 "no faces and no detector are connected",

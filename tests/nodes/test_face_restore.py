@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 DETECTOR = ModelHandle("retinaface-mobilenet")
 SETTINGS: dict[str, Any] = {
     "strength": 1.0,
-    "fidelity": 0.0,
+    "min_score": 0.8,
     "feather": 0.25,
+    "fidelity": 0.0,
     "below_sharpness": 1.0,
     "skip_detailed": False,
     "keep_gray": True,
@@ -367,3 +368,17 @@ def test_the_bundled_identity_network_knows_who_is_who(install: Callable[..., An
     else:
         assert "strength lowered from 1.00 to 0." in report
         assert "somebody else" in report
+
+
+def test_a_file_of_an_earlier_version_still_runs(install: Callable[..., Any]) -> None:
+    """It knew no more than these inputs."""
+    model = install(Mixer(SWAPPED), "face_restore")
+    restored, _, _, report = FaceRestore().run(
+        astronaut(), model.handle, strength=0.8, min_score=0.8, feather=0.25, detector=DETECTOR
+    )
+    assert not torch.equal(restored, astronaut())
+    assert report.startswith("1 of 1 face")
+    nobody, *_ = FaceRestore().run(
+        astronaut(), model.handle, strength=0.8, min_score=1.0, feather=0.25, detector=DETECTOR
+    )
+    assert torch.equal(nobody, astronaut())
