@@ -251,9 +251,18 @@ def load() -> Node:
     return Node("PhotokeepLoadPhoto", "Load")
 
 
-def save(image: tuple[Node, str], photo: Node, **widgets: Any) -> Node:
-    """Where the result goes, with what the photo brought along."""
-    more = {"photo_info": photo.out("photo_info"), "mask": photo.out("mask")}
+def save(image: tuple[Node, str], photo: Node, *, painted: bool = False, **widgets: Any) -> Node:
+    """Where the result goes, with what the photo brought along.
+
+    Args:
+        image: the result.
+        photo: where it comes from.
+        painted: its mask is what people paint on it, and would make the result transparent there.
+        widgets: those that differ from the defaults.
+    """
+    more = {"photo_info": photo.out("photo_info")}
+    if not painted:
+        more["mask"] = photo.out("mask")
     return Node("PhotokeepSavePhoto", "Save", widgets=widgets, inputs={"image": image, **more})
 
 
@@ -478,7 +487,11 @@ def colorize() -> Sheet:
             Group("The photo", "Photo", [[photo]]),
             Group("Colour", "Colour", [[colouring, hint], [coloured]]),
             Group("Compare", "Look", [[compare]]),
-            Group("The result", "Photo", [[save(coloured.out("image"), photo, filename="%photo%_coloured")], [sides]]),
+            Group(
+                "The result",
+                "Photo",
+                [[save(coloured.out("image"), photo, painted=True, filename="%photo%_coloured")], [sides]],
+            ),
         ],
         [model(model_id, MUTED) for model_id in ("ddcolor-artistic", "ddcolor-tiny", "siggraph17")],
     )
@@ -513,7 +526,11 @@ def scratches() -> Sheet:
             Group("Find", "Look", [[detector, faces], [found]]),
             Group("The mask", "Clean", [[joined, grown]]),
             Group("Fill", "Clean", [[filled]]),
-            Group("The result", "Photo", [[save(filled.out("image"), photo, filename="%photo%_repaired")], [shown]]),
+            Group(
+                "The result",
+                "Photo",
+                [[save(filled.out("image"), photo, painted=True, filename="%photo%_repaired")], [shown]],
+            ),
         ],
         [model(model_id, MUTED) for model_id in ("bopb-scratch", "lama", "mat")],
     )

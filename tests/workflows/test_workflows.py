@@ -94,3 +94,16 @@ def test_it_is_planned_and_its_models_are_known(name: str) -> None:
 def test_the_whole_catalogue_lies_on_one_sheet() -> None:
     types = {node["type"] for node in saved("restore_full")["nodes"]}
     assert {f"PhotokeepModel{spec.node_name}" for spec in catalogue().values()} <= types
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_painted_on_a_photo_does_not_make_the_result_transparent(name: str) -> None:
+    """A mask is painted for Color Hint and Combine Masks; to Save Photo it would be the photo's transparency."""
+    sheet = saved(name)
+    types = {node["id"]: node["type"] for node in sheet["nodes"]}
+    uses = {
+        types[target]
+        for _, source, _, target, _, kind in sheet["links"]
+        if types[source] == "PhotokeepLoadPhoto" and kind == "MASK"
+    }
+    assert not ("PhotokeepSavePhoto" in uses and uses & {"PhotokeepColorHint", "PhotokeepMaskCombine"})
