@@ -99,7 +99,7 @@ def colourise(
     merely enlarged bleeds over edges. So in each window a linear model from lightness, made as soft as the prediction,
     to ab is fitted, and the detail that softening took from the lightness is added to ab by that model's slope. Unlike
     the plain guided filter this never smooths the prediction: on photos with known colour it lowers the error of
-    enlarging by 4 to 7 %, where the guided filter at best does not raise it (``bench/colour.py``).
+    enlarging by 5 to 7 %, where the guided filter at best does not raise it (``bench/colour.py``).
 
     Args:
         image: (B, 3, H, W) in [0, 1].
