@@ -276,19 +276,31 @@ def _look(photo: Node, detector: Node) -> tuple[Node, Node]:
     return faces, stage("Analyze", "Analyze", image=photo.out("image"), faces=faces.out("faces"))
 
 
-def restore() -> Sheet:
-    """The starter path: what runs without a download."""
-    photo, detector = load(), model("retinaface-mobilenet")
+def _starter(photo: Node) -> tuple[Node, Node, list[Group]]:
+    """What runs without a download: the faces that are found, the enlarged photo, and the groups up to there."""
+    detector = model("retinaface-mobilenet")
     faces, analysis = _look(photo, detector)
+    told = {"analysis": analysis.out("analysis")}
     scratches = stage("ScratchDetect", "Find Scratches", image=photo.out("image"), faces=faces.out("faces"))
     inpaint = stage("Inpaint", "Inpaint", image=photo.out("image"), mask=scratches.out("mask"))
-    denoiser = model("ffdnet-color")
-    denoise = stage(
-        "Denoise", "Denoise", image=inpaint.out("image"), model=denoiser.out("model"), analysis=analysis.out("analysis")
-    )
-    colours = stage("RestoreColors", "Restore Colors", image=denoise.out("image"), analysis=analysis.out("analysis"))
-    upscaler = model("realesrgan-x4plus")
+    denoiser, upscaler = model("ffdnet-color"), model("realesrgan-x4plus")
+    denoise = stage("Denoise", "Denoise", image=inpaint.out("image"), model=denoiser.out("model"), **told)
+    colours = stage("RestoreColors", "Restore Colors", image=denoise.out("image"), **told)
     upscale = stage("Upscale", "Upscale", image=colours.out("image"), model=upscaler.out("model"))
+    groups = [
+        Group("The photo", "Photo", [[photo]]),
+        Group("Look at it", "Look", [[detector], [faces, analysis]]),
+        Group("Scratches", "Clean", [[scratches, inpaint]]),
+        Group("Noise and fading", "Colour", [[denoiser], [denoise, colours]]),
+        Group("Size", "Size", [[upscaler, upscale]]),
+    ]
+    return faces, upscale, groups
+
+
+def restore() -> Sheet:
+    """The starter path: what runs without a download."""
+    photo = load()
+    faces, upscale, groups = _starter(photo)
     restorer, identity = model("gfpgan-1.4", BYPASSED), model("dlib-face", BYPASSED)
     face = stage(
         "FaceRestore",
@@ -312,11 +324,7 @@ def restore() -> Sheet:
         "restore",
         note,
         [
-            Group("The photo", "Photo", [[photo]]),
-            Group("Look at it", "Look", [[detector], [faces, analysis]]),
-            Group("Scratches", "Clean", [[scratches, inpaint]]),
-            Group("Noise and fading", "Colour", [[denoiser], [denoise, colours]]),
-            Group("Size", "Size", [[upscaler, upscale]]),
+            *groups,
             Group("Faces: bypassed, needs weights", "Faces", [[restorer, identity], [face]]),
             Group("Colour: bypassed, needs weights", "Colour", [[colouring, colorize]]),
             Group("The result", "Photo", [[save(colorize.out("image"), photo)]]),
@@ -588,15 +596,8 @@ def batch_album() -> Sheet:
 
 def before_after() -> Sheet:
     """The starter path, and the photo before and after side by side."""
-    photo, detector = load(), model("retinaface-mobilenet")
-    faces, analysis = _look(photo, detector)
-    told = {"analysis": analysis.out("analysis")}
-    found = stage("ScratchDetect", "Find Scratches", image=photo.out("image"), faces=faces.out("faces"))
-    filled = stage("Inpaint", "Inpaint", image=photo.out("image"), mask=found.out("mask"))
-    denoiser, upscaler = model("ffdnet-color"), model("realesrgan-x4plus")
-    denoise = stage("Denoise", "Denoise", image=filled.out("image"), model=denoiser.out("model"), **told)
-    colours = stage("RestoreColors", "Restore Colors", image=denoise.out("image"), **told)
-    upscale = stage("Upscale", "Upscale", image=colours.out("image"), model=upscaler.out("model"))
+    photo = load()
+    _, upscale, groups = _starter(photo)
     compare = stage("Compare", "Compare", before=photo.out("image"), after=upscale.out("image"))
     saved = Node(
         "PhotokeepSavePhoto",
@@ -608,11 +609,7 @@ def before_after() -> Sheet:
         "before_after",
         "# Before and after\nRestores as restore.json does, and saves the photo before and after side by side.",
         [
-            Group("The photo", "Photo", [[photo]]),
-            Group("Look at it", "Look", [[detector], [faces, analysis]]),
-            Group("Scratches", "Clean", [[found, filled]]),
-            Group("Noise and fading", "Colour", [[denoiser], [denoise, colours]]),
-            Group("Size", "Size", [[upscaler, upscale]]),
+            *groups,
             Group("Before and after", "Photo", [[compare], [saved]]),
         ],
     )

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
+from .batch_norm import Norm
 from .ffhq_window import cut, window_for
-from .resnet import Norm
 
 SIDE = 112
 """Side in pixels of what the network was trained on."""

@@ -15,7 +15,8 @@ import torch.nn.functional as nnf
 from torch import nn
 
 from ..errors import NodeInputError
-from .resnet import Norm, ResNetMaps, without_counters
+from .batch_norm import Norm, without_counters
+from .resnet import ResNetMaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

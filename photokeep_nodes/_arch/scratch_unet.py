@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
+from .batch_norm import Norm
+
 FACTOR = 16
 """Input sides are multiples of this: four halvings."""
 
@@ -21,21 +23,6 @@ RECEPTIVE_FIELD = 3 + sum(step * (2 + 2 * 2) + step * (1 + 2) + 2 * step for ste
 The first convolution, then for each halving: a convolution and a blur before it, two convolutions after it, three
 convolutions and an interpolation on the way back; the last convolution.
 """
-
-
-class _Norm(nn.Module):
-    """Batch normalisation with what training measured; without the counter, which not every checkpoint has."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
-        return nnf.batch_norm(x, mean, var, self.weight, self.bias, training=False)
 
 
 class _Halve(nn.Module):
@@ -54,7 +41,7 @@ class _Halve(nn.Module):
 def _convolution(inputs: int, out: int, *, side: int = 3, normed: bool = True) -> list[nn.Module]:
     """A convolution of the reflected surroundings, normalised and activated."""
     layers: list[nn.Module] = [nn.ReflectionPad2d(side // 2), nn.Conv2d(inputs, out, side)]
-    return [*layers, *([_Norm(out)] if normed else []), nn.LeakyReLU(0.2, inplace=True)]
+    return [*layers, *([Norm(out)] if normed else []), nn.LeakyReLU(0.2, inplace=True)]
 
 
 class _Twice(nn.Module):

@@ -12,23 +12,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
+from .batch_norm import Norm
+
 _L_MIDDLE, _L_RANGE, _AB_RANGE = 50.0, 100.0, 110.0
 _FACTOR = 8  # three halvings
-
-
-class _Norm(nn.Module):
-    """Batch normalisation with what training measured; without the counter, which not every checkpoint has."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
-        return nnf.batch_norm(x, mean, var, self.weight, self.bias, training=False)
 
 
 def _block(*channels: int, dilation: int = 1, activated: bool = False) -> nn.Sequential:
@@ -42,7 +29,7 @@ def _block(*channels: int, dilation: int = 1, activated: bool = False) -> nn.Seq
     layers: list[nn.Module] = [nn.ReLU()] if activated else []
     for inputs, out in pairwise(channels):
         layers += [nn.Conv2d(inputs, out, 3, padding=dilation, dilation=dilation), nn.ReLU()]
-    return nn.Sequential(*layers, _Norm(channels[-1]))
+    return nn.Sequential(*layers, Norm(channels[-1]))
 
 
 def _up(inputs: int, out: int) -> nn.Sequential:

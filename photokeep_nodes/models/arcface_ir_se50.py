@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     from .._arch import _load
     from .._arch.arcface import ArcFace
-    from .._arch.resnet import without_counters
+    from .._arch.batch_norm import without_counters
 
     return _load.build(ArcFace, without_counters(state), what="ArcFace IR-SE50")
 

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     from .._arch import _load
+    from .._arch.batch_norm import without_counters
     from .._arch.siggraph17 import Siggraph17
 
-    # Counters of training steps, which newer versions of PyTorch store and older ones do not.
-    used = {name: tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")}
-    return _load.build(Siggraph17, used, what="siggraph17")
+    return _load.build(Siggraph17, without_counters(state), what="siggraph17")
 
 
 SPEC = ModelSpec(
