@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from file_server import Act, FileServer, serving
 from small_models import checkpoint, entry, spec_of
+from transfer_notes import Notes
 
 from photokeep_nodes import digests, downloads, fetching, importing, models, weights, zip_member
 from photokeep_nodes.downloads import Patience, Wanted, download
@@ -69,21 +70,6 @@ def server() -> Iterator[FileServer]:
         yield files
 
 
-class Notes:
-    """Keeps what a transfer says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.steps: list[int] = []
-
-    def reached(self, done: int, total: int) -> None:
-        assert total == len(BODY)
-        self.steps.append(done)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def wanted(tmp_path: Path, *urls: str, exact: bool = True, sha256: str | None = None) -> Wanted:
     digest = hashlib.sha256(BODY).hexdigest() if sha256 is None else sha256
     return Wanted(tmp_path / "net.pth", urls, len(BODY), digest, exact=exact, member=MEMBER)
@@ -95,7 +81,7 @@ def names(tmp_path: Path) -> list[str]:
 
 def fetch(tmp_path: Path, *urls: str, **options: object) -> Notes:
     """Download, and check that exactly the published file is there."""
-    notes = Notes()
+    notes = Notes(len(BODY))
     file = wanted(tmp_path, *urls, **options)  # type: ignore[arg-type]
     assert download(file, listener=notes, patience=QUICK) == hashlib.sha256(BODY).hexdigest()
     assert names(tmp_path) == ["net.pth"]
@@ -205,7 +191,7 @@ def test_what_is_kept_is_not_asked_for_again(server: FileServer, tmp_path: Path,
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download(wanted(tmp_path, url), listener=Stopping(), patience=QUICK)
+        download(wanted(tmp_path, url), listener=Stopping(len(BODY)), patience=QUICK)
     here = kept_bytes(tmp_path / "net.pth")
     assert 100_000 < here < packed_bytes(whole)
     server.asked.clear()

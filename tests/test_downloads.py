@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from file_server import Act, FileServer, serving
+from transfer_notes import Notes
 
 from photokeep_nodes.downloads import Patience, Wanted, download
 from photokeep_nodes.errors import UsageError, WeightsCorruptError, WeightsDownloadError, WeightsFormatError
@@ -31,21 +32,6 @@ def server() -> Iterator[FileServer]:
         yield files
 
 
-class Notes:
-    """Keeps what a transfer says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.steps: list[int] = []
-
-    def reached(self, done: int, total: int) -> None:
-        self.steps.append(done)
-        assert total == len(BODY)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def wanted(tmp_path: Path, *urls: str, sha256: str | None = None, exact: bool = True) -> Wanted:
     digest = hashlib.sha256(BODY).hexdigest() if sha256 is None else sha256
     return Wanted(tmp_path / "net.pth", urls, len(BODY), digest, exact=exact)
@@ -57,7 +43,7 @@ def names(tmp_path: Path) -> list[str]:
 
 def fetch(tmp_path: Path, *urls: str, **options: object) -> Notes:
     """Download, and check that exactly the published file is there."""
-    notes = Notes()
+    notes = Notes(len(BODY))
     file = wanted(tmp_path, *urls, **options)  # type: ignore[arg-type]
     assert download(file, listener=notes, patience=QUICK) == hashlib.sha256(BODY).hexdigest()
     assert names(tmp_path) == ["net.pth"]
