@@ -2,6 +2,7 @@
 
 Two versions differ in how links are written: 0.4 has lists ``[id, from, from slot, to, to slot, type]``, 1 has objects.
 Subgraph definitions always have objects. What is cosmetic (positions, groups, native reroutes, floating links) is left.
+Records are what the file says; what the editor makes of them is in `editor_live`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 ANY_TYPE = "*"
 MUTED = 2
 BYPASSED = 4
+SUBGRAPH_INPUT = "-10"
+SUBGRAPH_OUTPUT = "-20"
+"""What a link inside a subgraph names where it comes from, or goes to, the outside."""
+
 
 _SAVE_HINT = "Open the workflow in ComfyUI and save it again."
 
@@ -47,7 +52,7 @@ class EditorNode:
     """A node as the file has it.
 
     Attributes:
-        id: unique in its graph.
+        id: unique in the file.
         type: class id, or the id of a subgraph.
         title: what the user called it; empty where the class's name is shown.
         mode: 0 runs, 2 is muted, 4 is bypassed.
@@ -55,7 +60,7 @@ class EditorNode:
         outputs: likewise.
         widgets_values: saved values, by position or by name; None where there are none.
         widgets_named: values by name, which newer files add.
-        pack: the node pack it comes from, where the file says.
+        properties: what the node keeps beside its widgets: its pack, and in older files which widgets a subgraph shows.
     """
 
     id: str
@@ -66,7 +71,18 @@ class EditorNode:
     outputs: tuple[Slot, ...]
     widgets_values: list[Any] | dict[str, Any] | None = None
     widgets_named: Mapping[str, Any] = field(default_factory=dict)
-    pack: str = ""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pack(self) -> str:
+        """The node pack it comes from, where the file says."""
+        named = (self.properties.get("cnr_id"), self.properties.get("aux_id"))
+        return next((each for each in named if isinstance(each, str)), "")
+
+    @property
+    def off(self) -> bool:
+        """Whether it is muted or bypassed."""
+        return self.mode in {MUTED, BYPASSED}
 
 
 @dataclass(frozen=True)
@@ -87,29 +103,114 @@ class EditorGraph:
     Attributes:
         nodes: in the file's order.
         links: by id.
-        subgraphs: names of the subgraphs the file defines, by id.
     """
 
     nodes: Mapping[str, EditorNode]
     links: Mapping[str, EditorLink]
-    subgraphs: Mapping[str, str]
 
 
-def read_editor_graph(raw: Mapping[str, Any], limits: Limits) -> EditorGraph:
-    """Read the editor's form of a graph.
+@dataclass(frozen=True)
+class Boundary:
+    """A subgraph's own input or output.
+
+    Attributes:
+        name: unique on its side, mostly.
+        type: its type.
+        links: ids of the links on its inner side, in the file's order.
+    """
+
+    name: str
+    type: str
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EditorSubgraph:
+    """A subgraph's definition; several nodes may be instances of it.
+
+    Attributes:
+        id: what the instances name as their type.
+        name: what people see.
+        graph: what is inside.
+        inputs: what comes in.
+        outputs: what goes out.
+    """
+
+    id: str
+    name: str
+    graph: EditorGraph
+    inputs: tuple[Boundary, ...]
+    outputs: tuple[Boundary, ...]
+
+
+@dataclass(frozen=True)
+class EditorFile:
+    """A whole file.
+
+    Attributes:
+        graph: the outermost graph.
+        subgraphs: definitions by id.
+        last_node_id: the largest id the editor has given out.
+    """
+
+    graph: EditorGraph
+    subgraphs: Mapping[str, EditorSubgraph]
+    last_node_id: int = 0
+
+
+def read_editor_file(raw: Mapping[str, Any], limits: Limits) -> EditorFile:
+    """Read the editor's form of a workflow.
 
     Args:
         raw: the JSON object, with ``nodes`` and ``links``.
         limits: what is refused as too large.
 
     Raises:
-        WorkflowFormatError: a node, socket or link is not of the form the editor writes, or there are too many nodes.
+        WorkflowFormatError: a node, socket, link or subgraph is not of the form the editor writes, or there are too
+            many nodes.
     """
-    raw_nodes = raw.get("nodes")
+    graph = _graph(raw)
+    subgraphs: dict[str, EditorSubgraph] = {}
+    total = len(graph.nodes)
+    for each in _definitions(raw):
+        if each["id"] in subgraphs:  # the editor takes the first
+            continue
+        name = each.get("name")
+        subgraph = EditorSubgraph(
+            id=each["id"],
+            name=name if isinstance(name, str) and name else each["id"],
+            graph=_graph(each),
+            inputs=_boundaries(each.get("inputs")),
+            outputs=_boundaries(each.get("outputs")),
+        )
+        subgraphs[subgraph.id] = subgraph
+        total += len(subgraph.graph.nodes)
+    if total > limits.nodes:
+        raise WorkflowFormatError(f"{total:,} nodes are more than the {limits.nodes:,} that are allowed")
+    state = raw.get("state")
+    last = state.get("lastNodeId") if isinstance(state, dict) else raw.get("last_node_id")
+    return EditorFile(graph, subgraphs, last_node_id=_index(last) or 0)
+
+
+def _definitions(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every definition; one that a definition brings along follows it."""
+    found: list[dict[str, Any]] = []
+    waiting: list[Mapping[str, Any]] = [raw]
+    while waiting:
+        definitions = waiting.pop().get("definitions")
+        listed = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+        for each in listed if isinstance(listed, list) else ():
+            if not isinstance(each, dict) or not isinstance(each.get("id"), str) or not each["id"]:
+                _refuse("a subgraph has no id")
+            found.append(each)
+            waiting.append(each)
+    return found
+
+
+def _graph(raw: Mapping[str, Any]) -> EditorGraph:
+    raw_nodes = raw.get("nodes", [])
     if not isinstance(raw_nodes, list):
         _refuse("its nodes are not a list")
-    if len(raw_nodes) > limits.nodes:
-        raise WorkflowFormatError(f"{len(raw_nodes):,} nodes are more than the {limits.nodes:,} that are allowed")
     links = _links(raw.get("links"))
     unnamed = {(link.target_id, link.target_slot): link.id for link in links.values()}
     nodes: dict[str, EditorNode] = {}
@@ -118,7 +219,37 @@ def read_editor_graph(raw: Mapping[str, Any], limits: Limits) -> EditorGraph:
         if node.id in nodes:
             _refuse(f"two nodes have the id {printable(node.id)}")
         nodes[node.id] = node
-    return EditorGraph(nodes=nodes, links=links, subgraphs=_subgraphs(raw.get("definitions")))
+    return EditorGraph(nodes=nodes, links=links)
+
+
+def _boundaries(raw: Any) -> tuple[Boundary, ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        _refuse("the inputs or outputs of a subgraph are not a list")
+    found = []
+    for each in raw:
+        if not isinstance(each, dict):
+            _refuse(f"an input or output of a subgraph is {shown(each)}")
+        name, ids = each.get("name"), each.get("linkIds")
+        links = [reference(value) for value in ids] if isinstance(ids, list) else []
+        found.append(
+            Boundary(
+                name=name if isinstance(name, str) else "",
+                type=_type(each.get("type")),
+                links=tuple(link for link in links if link is not None),
+            )
+        )
+    return tuple(found)
+
+
+def read_node(raw: Mapping[str, Any]) -> EditorNode:
+    """One node alone, its links as its own sockets name them.
+
+    Raises:
+        WorkflowFormatError: it is not of the form the editor writes.
+    """
+    return _node(0, raw, {})
 
 
 def reference(value: Any) -> str | None:
@@ -174,9 +305,6 @@ def _node(index: int, raw: Any, unnamed: Mapping[tuple[str, int], str]) -> Edito
         _refuse(f"node {printable(node_id)} has no type")
     title, mode, values = raw.get("title"), raw.get("mode"), raw.get("widgets_values")
     named, properties = raw.get("widgets_values_named"), raw.get("properties")
-    pack = ""
-    if isinstance(properties, dict):
-        pack = next((p for p in (properties.get("cnr_id"), properties.get("aux_id")) if isinstance(p, str)), "")
     return EditorNode(
         id=node_id,
         type=node_type,
@@ -186,7 +314,7 @@ def _node(index: int, raw: Any, unnamed: Mapping[tuple[str, int], str]) -> Edito
         outputs=_slots(node_id, raw.get("outputs"), None),
         widgets_values=values if isinstance(values, (list, dict)) else None,
         widgets_named=named if isinstance(named, dict) else {},
-        pack=pack,
+        properties=properties if isinstance(properties, dict) else {},
     )
 
 
@@ -228,13 +356,3 @@ def _type(raw: Any) -> str:
     if isinstance(raw, list):  # older files wrote a list of choices out
         return "COMBO"
     return raw if isinstance(raw, str) and raw else ANY_TYPE
-
-
-def _subgraphs(raw: Any) -> dict[str, str]:
-    found: dict[str, str] = {}
-    subgraphs = raw.get("subgraphs") if isinstance(raw, dict) else None
-    for each in subgraphs if isinstance(subgraphs, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("id"), str):
-            name = each.get("name")
-            found[each["id"]] = name if isinstance(name, str) else each["id"]
-    return found

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 50
 """How many problems an error's text spells out; its context holds all of them."""
 
+SHOWN_LEVELS = 4
+"""How many of the subgraphs around a node a message names."""
+
 SHOWN_STEPS = 12
 """How many nodes of a cycle a message names."""
 
@@ -45,6 +48,8 @@ class WorkflowNode:
         inputs: name to a ``Link`` or a JSON value.
         dropped: inputs whose link led nowhere (a muted or bypassed node), with the reason.
         pack: the node pack the file says the class comes from; may be empty.
+        within: titles of the subgraph instances around it, from the outside in.
+        meta: what the host is told of it besides its title: pack and version.
     """
 
     id: str
@@ -53,6 +58,8 @@ class WorkflowNode:
     inputs: Mapping[str, Any]
     dropped: Mapping[str, str] = field(default_factory=dict)
     pack: str = ""
+    within: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Problem:
         class_type: that node's class.
         input: the input it is about; may be empty.
         hint: what to do.
+        within: titles of the subgraph instances around that node, from the outside in.
     """
 
     code: str
@@ -86,11 +94,12 @@ class Problem:
     class_type: str = ""
     input: str = ""
     hint: str = ""
+    within: tuple[str, ...] = ()
 
     @classmethod
     def at(cls, node: WorkflowNode, code: str, message: str, *, input_name: str = "", hint: str = "") -> Problem:
         """A problem of ``node``."""
-        return cls(code, message, node.id, node.title, node.class_type, input_name, hint)
+        return cls(code, message, node.id, node.title, node.class_type, input_name, hint, node.within)
 
     def line(self) -> str:
         """The problem on one line: code, node id and title, input, what is wrong, what to do."""
@@ -99,6 +108,8 @@ class Problem:
             where = f"node {printable(self.node_id)}"
             if self.title:
                 where += f" {shown(self.title)}"
+            if self.within:
+                where += f" in {' > '.join(shown(each, 40) for each in self.within[-SHOWN_LEVELS:])}"
             if self.input:
                 where += f", input {shown(self.input)}"
             where += ": "
@@ -115,6 +126,7 @@ class Workflow:
         editor_graph: the editor's own form, to be embedded in results; None where the file has none.
         inactive: nodes the user muted or bypassed.
         problems: what the reader could not make sense of; ``make_plan`` reports it with the rest.
+        warnings: what the reader decided and the user should know.
     """
 
     nodes: Mapping[str, WorkflowNode]
@@ -122,6 +134,7 @@ class Workflow:
     editor_graph: Mapping[str, Any] | None = None
     inactive: tuple[InactiveNode, ...] = ()
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def extra_pnginfo(self) -> dict[str, Any]:
@@ -137,7 +150,7 @@ class Workflow:
                     for name, value in node.inputs.items()
                 },
                 "class_type": node.class_type,
-                "_meta": {"title": node.title},
+                "_meta": {"title": node.title, **node.meta},
             }
             for node in self.nodes.values()
         }

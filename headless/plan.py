@@ -104,7 +104,7 @@ def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
         stages=stages,
         order=order,
         unused=tuple(sorted(workflow.nodes.keys() - needed, key=id_key)),
-        warnings=tuple(report.warnings),
+        warnings=(*(each for each in workflow.warnings if each.node_id in needed), *report.warnings),
         workflow=workflow,
     )
 

@@ -6,14 +6,39 @@ A schema is made from a V1 node class by calling nothing but ``INPUT_TYPES``; im
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from photokeep_nodes.errors import NodeDefinitionError
 
-WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+"""A list of choices, each of which brings inputs of its own."""
+
+AUTOGROW = "COMFY_AUTOGROW_V3"
+"""A socket that multiplies as it is connected."""
+
+MATCH_TYPE = "COMFY_MATCHTYPE_V3"
+"""A socket whose type is that of whatever is connected first."""
+
+WIDGET_TYPES = frozenset(
+    {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO}
+    | {"AUDIOUPLOAD", "AUDIO_RECORD", "AUDIO_UI", "BOUNDING_BOX", "BOUNDING_BOXES", "CAMERA_ANGLE_VIEW"}
+    | {
+        "CAMERA_INFO_STATE",
+        "CHART",
+        "COLOR",
+        "COLORS",
+        "COMPOSITOR",
+        "CURVE",
+        "GALLERIA",
+        "IMAGECOMPARE",
+        "IMAGEUPLOAD",
+    }
+    | {"LIGHT_INFO_PREVIEW", "LOAD_3D", "LOAD_3D_ADVANCED", "MARKDOWN", "PAINTER", "PREVIEW_3D", "RANGE"}
+    | {"RESOLUTION_PREVIEW", "TEXTAREA", "VIDEO_EDIT", "WEBCAM"}
+)
 """Input types for which the editor draws a widget, so that a value needs no link."""
 
 SEED_NAMES = frozenset({"seed", "noise_seed"})
@@ -37,9 +62,11 @@ class InputSchema:
         max: largest allowed number, or None.
         step: the widget's step, or None.
         force_input: the editor draws a socket and no widget.
+        socketless: the editor draws a widget and no socket.
         control_after_generate: the declared flag, or None where nothing is declared.
         multiselect: a ``COMBO`` whose value is a list of choices.
         is_widget: the editor draws a widget for it.
+        widget_type: the kind of that widget, mostly the type.
         options: everything declared beside the type.
     """
 
@@ -53,9 +80,11 @@ class InputSchema:
     max: float | None = None
     step: float | None = None
     force_input: bool = False
+    socketless: bool = False
     control_after_generate: bool | None = None
     multiselect: bool = False
     is_widget: bool = False
+    widget_type: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,10 +95,15 @@ class InputSchema:
         """
         flag = self.control_after_generate
         if flag is None:
-            flag = self.type == "INT" and self.name in SEED_NAMES
+            flag = self.widget_type == "INT" and self.name in SEED_NAMES
         if not flag or not self.is_widget:
             return 0
-        return 2 if self.type == "COMBO" else 1
+        return 2 if self.widget_type == "COMBO" else 1
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the node may do without it, by ``check_lazy_status``."""
+        return bool(self.options.get("lazy", False))
 
     @property
     def widget_default(self) -> Any:
@@ -78,7 +112,7 @@ class InputSchema:
             return self.default
         if self.choices is not None:
             return self.choices[0] if self.choices else None
-        return _WIDGET_DEFAULTS.get(self.type)
+        return _WIDGET_DEFAULTS.get(self.widget_type or self.type)
 
 
 @dataclass(frozen=True)
@@ -150,7 +184,7 @@ class NodeSchema:
     @cached_property
     def sockets(self) -> tuple[InputSchema, ...]:
         """Inputs in the order the editor lays out sockets: plain ones first, then those of widgets."""
-        return tuple(sorted(self.inputs, key=lambda each: each.is_widget))
+        return tuple(sorted((each for each in self.inputs if not each.socketless), key=lambda each: each.is_widget))
 
     def checks_itself(self, name: str) -> bool:
         """Whether ``VALIDATE_INPUTS`` takes this input, which turns the host's range and list checks off."""
@@ -186,7 +220,7 @@ def schema_of(class_type: str, node_class: type, display_name: str = "") -> Node
     """
     declared = _declared_inputs(class_type, node_class)
     inputs = [
-        _input(class_type, name, spec, required=group == "required")
+        input_schema(class_type, name, spec, required=group == "required")
         for group in ("required", "optional")
         for name, spec in declared.get(group, {}).items()
     ]
@@ -227,10 +261,21 @@ def _declared_inputs(class_type: str, node_class: type) -> Mapping[str, Mapping[
     return declared
 
 
-def _input(class_type: str, name: str, spec: Any, *, required: bool) -> InputSchema:
+def input_schema(class_type: str, name: str, spec: Any, *, required: bool) -> InputSchema:
+    """Schema of one declared input.
+
+    Args:
+        class_type: the node's id, for messages.
+        name: the input's key.
+        spec: ``(type, options)`` as INPUT_TYPES and ``/object_info`` have it.
+        required: which of the two groups it stands in.
+
+    Raises:
+        NodeDefinitionError: it is not of that form.
+    """
     if not isinstance(spec, (tuple, list)) or not spec:
         raise NodeDefinitionError(f"input {name!r} of {class_type} is not a tuple that begins with a type")
-    options = spec[1] if len(spec) > 1 else {}
+    options = (spec[1] if len(spec) > 1 else None) or {}
     if not isinstance(options, Mapping):
         raise NodeDefinitionError(f"the options of input {name!r} of {class_type} are not a dict")
     declared, listed = spec[0], isinstance(spec[0], (list, tuple))
@@ -239,8 +284,11 @@ def _input(class_type: str, name: str, spec: Any, *, required: bool) -> InputSch
     if listed:
         choices = tuple(declared)
     elif type_name == "COMBO":
-        choices = tuple(options.get("options", ()))
+        choices = tuple(_listed(options.get("options")))
+    elif type_name == DYNAMIC_COMBO:
+        choices = tuple(each.get("key") for each in _listed(options.get("options")) if isinstance(each, Mapping))
     force_input = bool(options.get("forceInput", False))
+    widget_type = str(options.get("widgetType", type_name))
     control = options.get("control_after_generate")
     return InputSchema(
         name=name,
@@ -254,25 +302,41 @@ def _input(class_type: str, name: str, spec: Any, *, required: bool) -> InputSch
         step=options.get("step"),
         force_input=force_input,
         control_after_generate=None if control is None else bool(control),
+        socketless=bool(options.get("socketless", False)),
         multiselect=bool(options.get("multiselect", False)),
-        is_widget=not force_input and str(options.get("widgetType", type_name)) in WIDGET_TYPES,
+        is_widget=not force_input and widget_type in WIDGET_TYPES,
+        widget_type=widget_type,
         options=dict(options),
     )
+
+
+def _listed(value: Any) -> list[Any] | tuple[Any, ...]:
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _outputs(class_type: str, node_class: type) -> tuple[OutputSchema, ...]:
     types = getattr(node_class, "RETURN_TYPES", ())
     if not isinstance(types, (tuple, list)):
         raise NodeDefinitionError(f"RETURN_TYPES of {class_type} is not a tuple", hint="Write ('IMAGE',) with a comma.")
-    names = tuple(getattr(node_class, "RETURN_NAMES", ()) or ())
-    lists = tuple(getattr(node_class, "OUTPUT_IS_LIST", ()) or ())
+    names = getattr(node_class, "RETURN_NAMES", ()) or ()
+    return output_schemas(types, names, getattr(node_class, "OUTPUT_IS_LIST", ()) or ())
+
+
+def output_schemas(types: Sequence[Any], names: Sequence[Any], lists: Sequence[Any]) -> tuple[OutputSchema, ...]:
+    """Schemas of a class's outputs.
+
+    Args:
+        types: a type's name or a list of choices for each.
+        names: what the editor shows, for as many as have a name.
+        lists: whether each is a list, for as many as it is said of.
+    """
     outputs = []
     for index, declared in enumerate(types):
         listed = isinstance(declared, (list, tuple))
         type_name = "COMBO" if listed else str(declared)
         outputs.append(
             OutputSchema(
-                name=str(names[index]) if index < len(names) else type_name,
+                name=str(names[index]) if index < len(names) and names[index] else type_name,
                 type=type_name,
                 choices=tuple(declared) if listed else None,
                 is_list=bool(lists[index]) if index < len(lists) else False,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headless.editor_format import compatible
+from headless.editor_links import compatible
 from headless.graph import Link
 from headless.plan import make_plan
 from headless.schema import schemas_of
@@ -62,12 +62,12 @@ SCHEMAS = schemas_of(
         "Show": node_class({"anything": ("*",)}, (), OUTPUT_NODE=True),
         # Its mask goes in before its image: what passes through a bypassed one depends on the types.
         "Crossed": node_class({"mask": ("MASK",), "image": ("IMAGE",)}, ("IMAGE", "MASK")),
+        "Inverted": node_class({"image": ("IMAGE",), "mask": ("MASK",)}, ("IMAGE", "MASK")),
         "Number": node_class({"value": ("INT", {})}, ("INT",)),
         "Many": node_class(
             {
                 "a": ("INT", {"default": 1}),
                 "style": ("COMBO", {"options": ["x", "y"], "control_after_generate": True}),
-                "linked": ("STRING", {"forceInput": True}),
                 "text": ("STRING", {"default": "t"}),
                 "noise_seed": ("INT", {"control_after_generate": False}),
             },
@@ -75,6 +75,14 @@ SCHEMAS = schemas_of(
                 "flag": ("BOOLEAN", {"default": True}),
                 "socketless": ("INT", {"default": 5, "socketless": True}),
             },
+        ),
+        "Forced": node_class(
+            {
+                "a": ("INT", {"default": 1}),
+                "seed": ("INT", {"control_after_generate": True}),
+                "linked": ("STRING", {"forceInput": True}),
+                "text": ("STRING", {"default": "t"}),
+            }
         ),
     }
 )
@@ -290,7 +298,8 @@ def test_a_bypassed_node_with_nothing_connected_gives_nothing():
         ("*", "MASK", True),
         ("MASK", "", True),
         ("IMAGE,MASK", "MASK", True),
-        ("IMAGE, MASK", "LATENT,MASK", True),
+        ("IMAGE,MASK", "LATENT,MASK", True),
+        ("IMAGE, MASK", "MASK", False),  # the editor does not look past the blank
         ("IMAGE", "MASK", False),
         ("IMAGE,LATENT", "MASK", False),
     ],
@@ -347,18 +356,6 @@ def test_ten_thousand_reroutes_are_followed_without_recursion_for_every_consumer
 # 6, 15: what cannot be converted
 
 
-def test_a_subgraph_is_refused_by_name_with_a_way_out():
-    definitions = {"subgraphs": [{"id": "c0ffee", "name": "Restore faces", "nodes": [], "links": []}]}
-    graph = Graph().node(3, "c0ffee", inputs=[("image", "IMAGE", False)], outputs=["IMAGE"])
-    with pytest.raises(WorkflowFormatError, match='node 3 "Restore faces" is a subgraph') as caught:
-        graph.parsed(definitions=definitions)
-    assert "Export (API)" in caught.value.hint
-    # One that is switched off is never opened.
-    graph.nodes[3]["mode"] = 4
-    graph.node(1, "Load").node(4, "Save").link(1, 0, 3, "image").link(3, 0, 4, "image")
-    assert graph.parsed(definitions=definitions).nodes["4"].inputs["image"] == Link("1", 0)
-
-
 def test_a_definition_that_nobody_uses_does_no_harm():
     definitions = {"subgraphs": [{"id": "c0ffee", "name": "Unused"}]}
     assert Graph().node(1, "Load").parsed(definitions=definitions).nodes.keys() == {"1"}
@@ -401,19 +398,27 @@ def test_values_may_be_saved_by_name():
     assert graph.inputs(1) == {"strength": 1.0, "seed": 5, "noise": "manual"}
 
 
-def test_named_values_win_and_the_rest_goes_by_position():
+def test_values_by_position_win_over_values_by_name_as_in_the_editor_and_the_user_is_told():
     graph = Graph().node(
         1, "Denoise", [0.5, 1, "fixed", "manual"], widgets_values_named={"seed": 9, "control_after_generate": "fixed"}
     )
-    assert graph.inputs(1) == {"strength": 0.5, "seed": 9, "noise": "manual"}
+    assert graph.inputs(1) == {"strength": 0.5, "seed": 1, "noise": "manual"}
+    (warning,) = graph.parsed().warnings
+    assert (warning.code, warning.node_id, warning.input) == ("values_disagree", "1", "seed")
+    assert "9" in warning.message
+
+
+def test_values_by_name_alone_are_taken_by_name():
+    graph = Graph().node(1, "Denoise", widgets_values_named={"seed": 9})
+    assert graph.inputs(1) == {"strength": 1.0, "seed": 9, "noise": "auto"}
+    assert not graph.parsed().warnings
 
 
 def test_slots_of_forced_sockets_in_older_files_are_dropped_when_the_lengths_match():
-    # a, style, its control and filter, (linked), text, noise_seed, flag, socketless
-    old = Graph().node(1, "Many", [4, "y", "fixed", "", "was linked", "hello", 11, False, 6])
-    assert old.inputs(1)["text"] == "hello"
-    assert old.inputs(1)["socketless"] == 6
-    assert "linked" not in old.inputs(1)
+    assert Graph().node(1, "Forced", [4, 7, "fixed", "was linked", "hello"]).inputs(1) == {
+        "a": 4, "seed": 7, "text": "hello",
+    }  # fmt: skip
+    assert Graph().node(1, "Forced", [4, 7, "fixed", "hello"]).inputs(1)["text"] == "hello"
 
 
 def test_a_list_is_wrapped_so_that_it_does_not_read_as_a_link():
@@ -533,7 +538,8 @@ def test_an_empty_graph_has_no_outputs():
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["Denoise", "Upscale", "Crossed", "Reroute"]), st.sampled_from([0, 2, 4])), max_size=8
+        st.tuples(st.sampled_from(["Denoise", "Upscale", "Inverted", "Reroute"]), st.sampled_from([0, 2, 4])),
+        max_size=8,
     )
 )
 def test_a_chain_with_anything_switched_off_ends_where_a_hand_would_follow_it(kinds):

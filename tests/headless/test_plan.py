@@ -150,7 +150,7 @@ def problems_of(prompt):
     assert caught.value.exit_code == 2
     problems = caught.value.context["problems"]
     for each in problems:
-        assert each.keys() == {"code", "message", "node_id", "title", "class_type", "input", "hint"}
+        assert each.keys() == {"code", "message", "node_id", "title", "class_type", "input", "hint", "within"}
         line = next(
             line for line in caught.value.message.splitlines() if each["code"] in line and each["message"] in line
         )

@@ -1,0 +1,200 @@
+"""Widgets that older files show on a subgraph's instances: ``properties.proxyWidgets``, pairs of node id and name.
+
+Newer files give a subgraph an input for each such widget. A file of the older kind is brought to that form as the
+editor does on loading it: an input is added to the subgraph, and so to every instance of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .editor_graph import SUBGRAPH_INPUT, reference
+from .editor_nodes import PRIMITIVE, LiveBoundary, show_widget
+from .editor_widgets import UNSET, Socket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .editor_nodes import LiveGraph, LiveNode
+
+_PREFIX = re.compile(r"\s*(\d+)\s*:\s*(.+)", re.DOTALL)
+_MAX_DEPTH = 100
+_MAX_NAME = 1000
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One pair of the list.
+
+    Attributes:
+        node_id: the node inside.
+        name: of its widget.
+        owner: id of the node deeper inside whose widget it is, where the name says so.
+        value: what this instance has for it; ``UNSET`` where it has nothing.
+    """
+
+    node_id: str
+    name: str
+    owner: str
+    value: Any
+
+
+def show_listed_widgets(instance: LiveNode) -> None:
+    """Add an input to an instance's subgraph for each widget the instance lists, and give it the saved value."""
+    entries = _entries(instance)
+    graph = instance.subgraph
+    if graph is None:
+        return
+    primitives: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        socket = _already_shown(instance, graph, entry)
+        node = graph.nodes.get(entry.node_id)
+        if socket is not None:
+            _set(socket, entry)
+        elif node is None:
+            if entry.node_id == "-1":  # the instance's own input
+                _set(instance.fields.socket(entry.name), entry)
+        elif node.saved.type == PRIMITIVE:
+            primitives.setdefault(entry.node_id, []).append(entry)
+        else:
+            _add_input(instance, graph, node, entry)
+    for node_id, those in primitives.items():
+        _replace_primitive(instance, graph, graph.nodes[node_id], those)
+
+
+def _entries(instance: LiveNode) -> list[_Entry]:
+    listed = instance.saved.properties.get("proxyWidgets")
+    values = instance.saved.widgets_values
+    found = []
+    for index, each in enumerate(listed if isinstance(listed, list) else ()):
+        if not isinstance(each, list) or len(each) < 2 or not isinstance(each[1], str):
+            return []  # the editor takes the whole list or nothing of it
+        node_id, owner = reference(each[0]), reference(each[2]) if len(each) > 2 else None
+        value = values[index] if isinstance(values, list) and index < len(values) else UNSET
+        name, prefix = each[1], ""
+        if node_id is None:
+            return []
+        if not _leads_to_widget(instance, node_id, name):
+            name, prefix = _without_prefixes(name)
+        found.append(_Entry(node_id, name, prefix or owner or "", value))
+    return found
+
+
+def _without_prefixes(name: str) -> tuple[str, str]:
+    """A name without the ids older files put before it, and the last of these."""
+    owner = ""
+    while len(name) <= _MAX_NAME and (match := _PREFIX.fullmatch(name)):
+        owner, name = match.groups()
+    return name, owner
+
+
+def _leads_to_widget(instance: LiveNode, node_id: str, name: str) -> bool:
+    graph = instance.subgraph
+    for _ in range(_MAX_DEPTH):
+        node = graph.nodes.get(node_id) if graph is not None else None
+        if node is None:
+            return False
+        if node.subgraph is None:
+            return node.fields.widget(name) is not None
+        target = _target(node, name)
+        if target is None:
+            return False
+        graph, (node_id, name) = node.subgraph, target
+    return False
+
+
+def _target(instance: LiveNode, input_name: str) -> tuple[str, str] | None:
+    """Node id and widget (or, of an instance, input) that an instance's input leads to."""
+    graph = instance.subgraph
+    boundary = next((each for each in graph.inputs if each.name == input_name), None) if graph is not None else None
+    for node, socket in boundary.targets if boundary is not None else ():
+        if node.subgraph is not None:
+            return node.id, socket.name
+        if socket.widget is not None:
+            return node.id, socket.widget.name
+    return None
+
+
+def _already_shown(instance: LiveNode, graph: LiveGraph, entry: _Entry) -> Socket | None:
+    for boundary, socket in zip(graph.inputs, instance.fields.sockets, strict=False):
+        if _target(instance, boundary.name) == (entry.node_id, entry.name):
+            return socket
+    return None
+
+
+def _set(socket: Socket | None, entry: _Entry) -> None:
+    if socket is not None and socket.widget is not None and entry.value is not UNSET:
+        socket.widget.value = entry.value
+
+
+def _inner_socket(node: LiveNode, entry: _Entry) -> Socket | None:
+    """The socket inside that stands for the widget an entry names."""
+    for socket in node.fields.sockets:
+        if socket.widget is None:
+            continue
+        if node.subgraph is None:
+            if socket.widget.name == entry.name:
+                return socket
+            continue
+        target = _target(node, socket.name)
+        fits = target == (entry.owner, entry.name) if entry.owner else (target is not None and target[1] == entry.name)
+        if fits or (not entry.owner and socket.name == entry.name):
+            return socket
+    return None
+
+
+def _add_input(instance: LiveNode, graph: LiveGraph, node: LiveNode, entry: _Entry) -> None:
+    inner = _inner_socket(node, entry)
+    if inner is not None and not entry.name.startswith("$$"):
+        _connect_outside(instance, graph, entry.name, inner.type, [(node, inner)], entry.value)
+
+
+def _replace_primitive(instance: LiveNode, graph: LiveGraph, primitive: LiveNode, entries: Sequence[_Entry]) -> None:
+    """A primitive whose value is shown outside gives way to an input that feeds the same sockets."""
+    if len({entry.name for entry in entries}) != 1:
+        return
+    targets = [
+        (node, socket)
+        for node in graph.nodes.values()
+        for socket in node.fields.sockets
+        if socket.link == (primitive.id, 0)
+    ]
+    kind = primitive.outputs[0] if primitive.outputs else "*"
+    if not targets or any("*" not in {kind, socket.type} and socket.type != kind for _, socket in targets):
+        return
+    title = primitive.title
+    name = title if title and title != PRIMITIVE else entries[0].name
+    value = next((entry.value for entry in entries if entry.value is not UNSET), UNSET)
+    _connect_outside(instance, graph, name, kind, targets, value)
+
+
+def _connect_outside(
+    instance: LiveNode,
+    graph: LiveGraph,
+    name: str,
+    kind: str,
+    targets: list[tuple[LiveNode, Socket]],
+    value: Any,
+) -> None:
+    boundary = LiveBoundary(_unique(name, {each.name for each in graph.inputs}), kind, list(targets))
+    for _, socket in targets:
+        for other in graph.inputs:
+            other.targets = [each for each in other.targets if each[1] is not socket]
+        socket.link = (SUBGRAPH_INPUT, len(graph.inputs))
+    graph.inputs.append(boundary)
+    for owner in graph.instances:
+        socket = Socket(boundary.name, kind)
+        owner.fields.sockets.append(socket)
+        show_widget(owner, socket, boundary)
+        if owner is instance and socket.widget is not None and value is not UNSET:
+            socket.widget.value = value
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    unique, number = name, 1
+    while unique in taken:
+        unique = f"{name}_{number}"
+        number += 1
+    return unique
