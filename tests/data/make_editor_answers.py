@@ -2,7 +2,7 @@
 
 The frontend is opened in a headless Chromium, each file of ``comfyui-workflow-templates-json`` is loaded into it, and
 ``app.graphToPrompt()`` is asked. What the host says of the node classes those files use goes into
-``object_info.json.xz``, so that the tests need neither. Figures in ``tests/headless/test_conformance.py``.
+``object_info.json.xz``, so that the tests need neither. The workflows of ``rules/`` get the editor's answer beside them.
 
 Start a ComfyUI first, with the frontend whose answers are wanted and its API nodes, then::
 
@@ -18,6 +18,7 @@ import json
 import lzma
 import os
 import shutil
+import sys
 import urllib.request
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,9 @@ import playwright.sync_api
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "support"))
+from editor_corpus import classes_used, templates  # noqa: E402
+
 PINNED = "2026-01-02T03:04:05"  # %date% in a file name prefix is filled in by the editor
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 READY = "() => window.app?.graph?._nodes?.length && window.LiteGraph && !app.extensionManager?.spinner"
@@ -48,21 +52,9 @@ ASK = """async (file) => {
 }"""
 
 
-def templates() -> dict[str, dict[str, Any]]:
-    """Name to content of every workflow the package holds."""
-    found = {}
-    for each in metadata.files("comfyui-workflow-templates-json") or ():
-        if each.suffix == ".json" and "templates" in each.parts:
-            content = json.loads(Path(str(each.locate())).read_text(encoding="utf-8"))
-            if isinstance(content, dict) and isinstance(content.get("nodes"), list):
-                found[each.stem] = content
-    return dict(sorted(found.items()))
-
-
-def classes_used(workflow: dict[str, Any]) -> set[str]:
-    """Node types of a file, within its subgraphs too."""
-    graphs = [workflow, *(workflow.get("definitions") or {}).get("subgraphs", [])]
-    return {node["type"] for graph in graphs for node in graph["nodes"]}
+def rules() -> dict[Path, dict[str, Any]]:
+    """The hand-made cases."""
+    return {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted((HERE / "rules").glob("*.json"))}
 
 
 def write(name: str, content: Any) -> None:
@@ -102,12 +94,16 @@ def main() -> None:
     parser.add_argument("--only", help="files whose name holds this; printed, and nothing is written")
     options = parser.parse_args()
     files = {name: file for name, file in templates().items() if not options.only or options.only in name}
-    answers = ask_editor(options.url, files)
+    cases = {str(path): case["workflow"] for path, case in rules().items()}
+    answers = ask_editor(options.url, files if options.only else {**cases, **files})
     if options.only:
         print(json.dumps(answers, indent=1, ensure_ascii=False))
         return
+    for path, case in rules().items():
+        case["api"] = answers.pop(str(path))["nodes"]
+        path.write_text(json.dumps(case, indent=1) + "\n", encoding="utf-8")
     object_info = get(f"{options.url}/object_info")
-    used = set().union(*map(classes_used, files.values()))
+    used = set().union(*map(classes_used, [*files.values(), *cases.values()]))
     stats = get(f"{options.url}/system_stats")["system"]
     versions = {
         "comfyui": stats["comfyui_version"],
