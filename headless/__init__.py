@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .convert import convert_workflow
     from .graph import Link, Problem, Workflow, WorkflowNode
     from .overrides import apply_overrides, feed_photo, input_stages
     from .plan import Plan, Stage, make_plan
@@ -24,6 +25,7 @@ __all__ = [
     "Workflow",
     "WorkflowNode",
     "apply_overrides",
+    "convert_workflow",
     "feed_photo",
     "input_stages",
     "load_workflow",
@@ -41,6 +43,7 @@ _HOMES = {
     "Workflow": "graph",
     "WorkflowNode": "graph",
     "apply_overrides": "overrides",
+    "convert_workflow": "convert",
     "feed_photo": "overrides",
     "input_stages": "overrides",
     "load_workflow": "workflow",

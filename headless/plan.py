@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .dynamic_inputs import flat_inputs
 from .graph import Link, Problem, Workflow, WorkflowNode, circle, from_smallest, id_key, invalid, printable, shown
 from .host_nodes import unknown_class_hint
+from .lazy_inputs import unneeded_inputs
 from .validation import Report, checked_inputs
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ class Plan:
     workflow: Workflow
 
 
+@dataclass(frozen=True)
+class PlanCheck:
+    """What was found when a workflow was looked at.
+
+    Attributes:
+        plan: None where it cannot run.
+        problems: why it cannot.
+        warnings: what the user should know besides; those of the plan where there is one.
+        unused: ids of nodes that no output needs.
+    """
+
+    plan: Plan | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    unused: tuple[str, ...]
+
+
 def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
     """Validate a workflow and put its stages in order.
 
@@ -75,6 +94,19 @@ def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
 
     Raises:
         WorkflowInvalidError: it cannot run; ``context["problems"]`` lists every reason.
+    """
+    found = check_plan(workflow, schemas)
+    if found.plan is None:
+        raise invalid(found.problems)
+    return found.plan
+
+
+def check_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> PlanCheck:
+    """Look at all of a workflow, and plan it if it can run.
+
+    Args:
+        workflow: a parsed workflow.
+        schemas: every node class that can run.
     """
     import networkx as nx
 
@@ -97,16 +129,11 @@ def make_plan(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Plan:
         graph.add_edges_from((source, node_id) for source in sources[node_id])
     order = _in_order(graph, workflow, report)
     _add_readers(workflow.problems, needed, report)
-    if report.problems:
-        raise invalid(sorted(report.problems, key=lambda each: id_key(each.node_id)))
-    return Plan(
-        graph=graph,
-        stages=stages,
-        order=order,
-        unused=tuple(sorted(workflow.nodes.keys() - needed, key=id_key)),
-        warnings=(*(each for each in workflow.warnings if each.node_id in needed), *report.warnings),
-        workflow=workflow,
-    )
+    problems = tuple(sorted(report.problems, key=lambda each: id_key(each.node_id)))
+    warnings = (*(each for each in workflow.warnings if each.node_id in needed), *report.warnings)
+    unused = tuple(sorted(workflow.nodes.keys() - needed, key=id_key))
+    plan = None if problems else Plan(graph, stages, order, unused, warnings, workflow)
+    return PlanCheck(plan, problems, warnings, unused)
 
 
 def _add_readers(problems: Iterable[Problem], needed: set[str], report: Report) -> None:
@@ -153,14 +180,20 @@ def _no_outputs(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Proble
 
 
 def _sources(node: WorkflowNode, workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> tuple[str, ...]:
-    """Ids of the existing nodes that ``node`` takes from; links into inputs its class does not have are ignored."""
+    """Ids of the existing nodes that ``node`` takes from.
+
+    Links into inputs that its class does not have, or can do without as its values stand, are ignored.
+    """
     schema = schemas.get(node.class_type)
+    links = [(name, value.node_id) for name, value in node.inputs.items() if isinstance(value, Link)]
+    if not links:
+        return ()
+    known = None if schema is None else {spec.name for spec in flat_inputs(schema, node.inputs)}
+    idle = unneeded_inputs(node, schema, workflow) if schema is not None else frozenset()
     linked = [
-        value.node_id
-        for name, value in node.inputs.items()
-        if isinstance(value, Link)
-        and value.node_id in workflow.nodes
-        and (schema is None or schema.input(name) is not None)
+        node_id
+        for name, node_id in links
+        if node_id in workflow.nodes and (known is None or name in known) and name not in idle
     ]
     return tuple(dict.fromkeys(linked))
 
@@ -182,6 +215,7 @@ def _stage(node: WorkflowNode, workflow: Workflow, schemas: Mapping[str, NodeSch
     if schema is None:
         return Stage(node.id, node.class_type, node.title, {})
     inputs = checked_inputs(node, schema, workflow, schemas, report)
+    inputs |= dict.fromkeys(unneeded_inputs(node, schema, workflow) & inputs.keys())
     return Stage(node.id, node.class_type, node.title, inputs, schema.output_node)
 
 

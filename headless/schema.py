@@ -147,6 +147,7 @@ class NodeSchema:
         category: where the editor lists it.
         file_inputs: widget inputs that name input photos.
         input_is_list: the node takes whole lists.
+        deprecated: its authors advise against it.
         node_class: the class itself; None for a schema read from a description.
         validate_args: parameters of ``VALIDATE_INPUTS``, empty where there is none.
         validate_required: those of them without a default.
@@ -163,6 +164,7 @@ class NodeSchema:
     category: str = ""
     file_inputs: tuple[str, ...] = ()
     input_is_list: bool = False
+    deprecated: bool = False
     node_class: type | None = None
     validate_args: frozenset[str] = frozenset()
     validate_required: frozenset[str] = frozenset()
@@ -240,6 +242,7 @@ def schema_of(class_type: str, node_class: type, display_name: str = "") -> Node
         category=str(getattr(node_class, "CATEGORY", "")),
         file_inputs=tuple(getattr(node_class, "FILE_INPUTS", ())),
         input_is_list=bool(getattr(node_class, "INPUT_IS_LIST", False)),
+        deprecated=bool(getattr(node_class, "DEPRECATED", False)),
         node_class=node_class,
         validate_args=args,
         validate_required=required,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes.errors import PhotokeepError
 
+from .dynamic_inputs import flat_inputs
 from .graph import Link, Problem, Workflow, WorkflowNode, printable, shown
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def checked_inputs(
     """
     inputs: dict[str, Any] = {}
     received: dict[str, str] = {}
-    for spec in schema.inputs:
+    specs = flat_inputs(schema, node.inputs)
+    for spec in specs:
         if spec.name not in node.inputs:
             if spec.required:
                 _report_missing(node, spec, report)
@@ -89,8 +91,9 @@ def checked_inputs(
             good, value = _checked_value(node, spec, value, schema, report)
         if good:
             inputs[spec.name] = value
+    known = {spec.name for spec in specs}
     for name in node.inputs:
-        if schema.input(name) is None and name not in schema.hidden:
+        if name not in known and name not in schema.hidden:
             report.warning(node, "unknown_input", "this class has no such input; it is ignored", name)
     _check_by_class(node, schema, workflow, inputs, received, report)
     return inputs

@@ -15,6 +15,7 @@ from photokeep_nodes.errors import WorkflowFormatError
 from .graph import InactiveNode, Link, Problem, Workflow, WorkflowNode, printable, shown
 from .json_text import DEFAULT_LIMITS, Limits, check_values, read_json
 from .png_text import PNG_SIGNATURE, read_png_text
+from .webp_text import RIFF_SIGNATURE, read_webp_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,10 +34,10 @@ __all__ = [
     "parse_workflow",
 ]
 
+_KEYWORDS = ("prompt", "workflow")
 _EXPORT_HINT = "In ComfyUI, save with Workflow > Export (API) or Workflow > Save."
 _OTHER_FILES = (
     (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"RIFF", "a WebP picture or another RIFF file"),
     (b"GIF8", "a GIF picture"),
     (b"II*\0", "a TIFF picture"),
     (b"MM\0*", "a TIFF picture"),
@@ -48,10 +49,10 @@ _OTHER_FILES = (
 def load_workflow(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """Read a workflow file, without looking at what it means.
 
-    A PNG gives ``{"prompt": ..., "workflow": ...}`` with what it carries of the two.
+    A picture gives ``{"prompt": ..., "workflow": ...}`` with what it carries of the two.
 
     Args:
-        path: a JSON file, or a PNG that ComfyUI or SavePhoto wrote.
+        path: a JSON file, or a PNG or WebP that ComfyUI wrote.
         limits: what is refused as too large.
 
     Returns:
@@ -82,7 +83,9 @@ def _load(path: Path, limits: Limits) -> dict[str, Any]:
             head = file.read(len(PNG_SIGNATURE))
             file.seek(0)
             if head == PNG_SIGNATURE:
-                return _from_texts(read_png_text(file, ("prompt", "workflow"), limits.file_bytes), limits)
+                return _from_texts(read_png_text(file, _KEYWORDS, limits.file_bytes), limits)
+            if head.startswith(RIFF_SIGNATURE):
+                return _from_texts(read_webp_text(file, _KEYWORDS, limits.file_bytes), limits)
             for signature, what in _OTHER_FILES:
                 if head.startswith(signature):
                     raise WorkflowFormatError(f"this is {what}, not a workflow", hint=_EXPORT_HINT)

@@ -266,7 +266,8 @@ def test_pixels_are_skipped_not_read(tmp_path):
     [
         (b"", "empty"),
         (b"\xff\xd8\xff\xe0 JFIF", "JPEG"),
-        (b"RIFF\0\0\0\0WEBP", "WebP"),
+        (b"RIFF\0\0\0\0WAVE", "no WebP"),
+        (b"RIFF\0\0\0\0WEBP", "carries no workflow"),
         (b"PK\x03\x04", "ZIP"),
         (b'{"nodes"', "not JSON"),
         (b"\xff\xfe{\0}\0", "UTF-16"),
