@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from photokeep_nodes.errors import NodeDefinitionError, PhotokeepError, UsageError, WorkflowFormatError
+from photokeep_nodes.errors import NodeDefinitionError, UsageError, WorkflowFormatError
 
 from .graph import printable
 from .json_text import Limits, read_json
@@ -43,7 +43,10 @@ def load_object_info(source: str | Path) -> dict[str, NodeSchema]:
         raise WorkflowFormatError(f"{printable(name)}: {error.message}", hint=_HINT, **error.context) from error
     if not isinstance(info, dict) or not info:
         raise NodeDefinitionError(f"{printable(name)} describes no node classes", hint=_HINT)
-    return schemas_of_object_info(info)
+    try:
+        return schemas_of_object_info(info)
+    except NodeDefinitionError as error:
+        raise NodeDefinitionError(f"{printable(name)}: {error.message}", hint=_HINT) from error
 
 
 def schemas_of_object_info(info: Mapping[str, Any]) -> dict[str, NodeSchema]:
@@ -108,9 +111,9 @@ def _fetched(url: str) -> bytes:
     import requests
     from urllib3.util import parse_url
 
-    if parse_url(url).path in {None, "/"}:
-        url = f"{url.rstrip('/')}/object_info"
     try:
+        if parse_url(url).path in {None, "/"}:
+            url = f"{url.rstrip('/')}/object_info"
         with requests.get(url, timeout=_TIMEOUT_S, stream=True) as answer:
             answer.raise_for_status()
             parts, size = [], 0
@@ -122,7 +125,5 @@ def _fetched(url: str) -> bytes:
             return b"".join(parts)
     except requests.RequestException as error:
         raise UsageError(f"{printable(url, 200)} does not answer: {type(error).__name__}", hint=_HINT) from error
-    except PhotokeepError:
-        raise
     except ValueError as error:
         raise UsageError(f"{printable(url, 200)} is no address: {error}", hint=_HINT) from error

@@ -64,5 +64,13 @@ def _texts(data: bytes, keywords: Collection[str]) -> dict[str, str]:
     for value in values:
         keyword, colon, text = value.partition(":") if isinstance(value, str) else ("", "", "")
         if colon and keyword in keywords:
-            texts[keyword] = text.rstrip("\0")
+            texts[keyword] = _as_utf8(text.rstrip("\0"))
     return texts
+
+
+def _as_utf8(text: str) -> str:
+    """EXIF has no UTF-8, so Pillow reads Latin-1; some tools write UTF-8 all the same."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text

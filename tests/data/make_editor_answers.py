@@ -2,7 +2,7 @@
 
 The frontend is opened in a headless Chromium, each file of ``comfyui-workflow-templates-json`` is loaded into it, and
 ``app.graphToPrompt()`` is asked. What the host says of the node classes those files use goes into
-``object_info.json.xz``, so that the tests need neither. The workflows of ``rules/`` get the editor's answer beside them.
+``object_info.json.xz``, so that the tests need neither. Each workflow of ``rules/`` gets the editor's answer beside it.
 
 Start a ComfyUI first, with the frontend whose answers are wanted and its API nodes, then::
 
