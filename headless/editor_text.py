@@ -30,22 +30,38 @@ def with_choices_made(text: str) -> str:
 
 def _without_comments(text: str) -> str:
     """Drop ``/* ... */`` and ``// ...``; by searching, since a pattern would try each opening mark to the end."""
+    line, block = _Finder(text, "//"), _Finder(text, "/*")
+    end = _Finder(text, "*/")
     parts = []
     position = 0
     while True:
-        line, block = text.find("//", position), text.find("/*", position)
-        end = text.find("*/", block + 2) if block >= 0 else -1
-        if block >= 0 and end >= 0 and (line < 0 or block < line):
-            parts.append(text[position:block])
-            position = end + 2
-        elif line >= 0:
-            parts.append(text[position:line])
-            newline = text.find("\n", line)
-            if newline < 0:
+        at_line, at_block = line.at(position), block.at(position)
+        closing = end.at(at_block + 2) if at_block < len(text) else len(text)
+        if closing < len(text) and at_block < at_line:
+            parts.append(text[position:at_block])
+            position = closing + 2
+        elif at_line < len(text):
+            parts.append(text[position:at_line])
+            position = text.find("\n", at_line)
+            if position < 0:
                 return "".join(parts)
-            position = newline
         else:
             return "".join((*parts, text[position:]))
+
+
+class _Finder:
+    """Where a mark stands at or after a position that only grows; the length of the text where it does not."""
+
+    def __init__(self, text: str, mark: str) -> None:
+        self._text = text
+        self._mark = mark
+        self._found = -1
+
+    def at(self, position: int) -> int:
+        if self._found < position:
+            found = self._text.find(self._mark, position)
+            self._found = len(self._text) if found < 0 else found
+        return self._found
 
 
 def _chosen(text: str, depth: int) -> str:
