@@ -67,11 +67,20 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Record:
-    """What a stage left behind under one key."""
+    """What a stage left behind under one key.
+
+    Attributes:
+        outputs: in order.
+        files: what it wrote.
+        seconds: time it took.
+        peak_bytes: highest memory in use while it ran; 0 where it was not noted.
+        created: when, in seconds since 1970.
+    """
 
     outputs: tuple[StoredOutput, ...]
     files: tuple[StoredFile, ...] = ()
     seconds: float = 0.0
+    peak_bytes: int = 0
     created: float = field(default_factory=time.time)
 
     def blobs(self) -> Iterator[tuple[str, int]]:
@@ -300,6 +309,7 @@ def _parse(data: bytes) -> Record:
         outputs=tuple(StoredOutput(**output) for output in raw["outputs"]),
         files=tuple(StoredFile(**file) for file in raw["files"]),
         seconds=float(raw["seconds"]),
+        peak_bytes=int(raw.get("peak_bytes", 0)),  # records of earlier versions have none
         created=float(raw["created"]),
     )
     for blob, size in record.blobs():
