@@ -66,7 +66,7 @@ def stage_parts(
         "node": stage.class_type,
         "code": _code(schema, pack),
         "input": inputs,
-        "outside": _outside(schema, stage, pack),
+        "outside": _outside(schema, stage, hidden, pack),
         "device": device_class(device),
         **({"precision": precision} if precision else {}),
         "library version": library_versions() | dict(pack.requires if pack is not None else ()),
@@ -88,7 +88,7 @@ def _code(schema: NodeSchema, pack: Pack | None) -> str:
     return code_digest(schema.node_class.__module__) if schema.node_class is not None else ""
 
 
-def _outside(schema: NodeSchema, stage: Stage, pack: Pack | None) -> str:
+def _outside(schema: NodeSchema, stage: Stage, hidden: Mapping[str, Any], pack: Pack | None) -> str:
     """Ask the node, as the host does, whether something outside its inputs has changed.
 
     Returns:
@@ -103,7 +103,7 @@ def _outside(schema: NodeSchema, stage: Stage, pack: Pack | None) -> str:
     if is_changed is None or (schema.file_inputs and pack is None):
         return ""
     try:
-        answer = _asked(is_changed, schema, stage)
+        answer = _asked(is_changed, schema, stage, hidden)
     except PhotokeepError:
         raise
     except (Exception, SystemExit):  # noqa: BLE001 - as the host does with a stranger's code
@@ -113,13 +113,11 @@ def _outside(schema: NodeSchema, stage: Stage, pack: Pack | None) -> str:
     return digest_of(str(answer))
 
 
-def _asked(is_changed: Callable[..., Any], schema: NodeSchema, stage: Stage) -> Any:
+def _asked(is_changed: Callable[..., Any], schema: NodeSchema, stage: Stage, hidden: Mapping[str, Any]) -> Any:
     """What ``IS_CHANGED`` says; a link's value is not told, as in the host."""
     wanted = inspect.signature(is_changed).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())
-    told = {
-        name: None if isinstance(value, Link) else value
-        for name, value in stage.inputs.items()
-        if takes_all or name in wanted
-    }
+    known = {name: None if isinstance(value, Link) else value for name, value in stage.inputs.items()}
+    known |= {name: stage.id if kind == "UNIQUE_ID" else hidden.get(kind) for name, kind in schema.hidden.items()}
+    told = {name: value for name, value in known.items() if takes_all or name in wanted}
     return is_changed(**({name: [value] for name, value in told.items()} if schema.input_is_list else told))

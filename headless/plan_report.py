@@ -89,8 +89,8 @@ class StagePlan:
         id: id of its node.
         title: as the user named it.
         class_type: id of its class.
-        outcome: what would happen to it; "depends" on what an earlier stage returns, "blocked" by a model that is not
-            there.
+        outcome: what would happen to it; "depends" on what an earlier stage returns, "blocked" by a model
+            or a file that is not there.
         why: the reason in a few words.
         after: ids of the stages it takes from.
         models: ids of the models it uses.
@@ -186,13 +186,10 @@ class PlanReport:
 
     @property
     def exit_code(self) -> int:
-        """What a run would end with before any work, if with anything."""
-        errors = [self.problem, *(run.error for run in self.runs)]
-        return next((error.exit_code for error in errors if error is not None), 0)
-
-    def model(self, model_id: str) -> ModelPlan:
-        """The model of that id."""
-        return next(each for each in self.models if each.id == model_id)
+        """What a run would end with, as far as can be told before any work."""
+        if self.problem is not None:
+            return self.problem.exit_code
+        return 1 if any(run.error is not None for run in self.runs) else 0
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data, with keys that stay."""

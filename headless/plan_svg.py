@@ -33,7 +33,7 @@ _LEGEND: Mapping[Outcome, str] = {
     "run": "will run",
     "cached": "cached: will not run",
     "depends": "depends on what comes before",
-    "blocked": "stopped: a model is not there",
+    "blocked": "stopped: something is not there",
 }
 
 _CARD = 228.0
@@ -45,6 +45,7 @@ _COLUMNS = 5  # in a row, of more than that
 _TRACK = 9.0  # between two links that turn a corner together
 _CORNER = 8.0
 _LINE = 16.0
+_BOLD = 1.1  # how much wider it is
 
 _STYLE = """
 .photokeep-plan { font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif }
@@ -159,7 +160,7 @@ def _lines(stage: StagePlan, models: Mapping[str, ModelPlan]) -> list[_Text]:
     """What a card says."""
     inner = _CARD - 2 * _PAD
     lines = [
-        _Text(_fitted(stage.title, inner, 15), "strong", 15, leading=20),
+        _Text(_fitted(stage.title, inner, 15 * _BOLD), "strong", 15, leading=20),
         _Text(_fitted(f"{stage.id}  {stage.class_type}", inner, 11), "faint", 11, leading=20),
     ]
     word = f"{_WORDS[stage.outcome]}:"
@@ -177,7 +178,7 @@ def _lines(stage: StagePlan, models: Mapping[str, ModelPlan]) -> list[_Text]:
     if any(facts):
         lines.append(_Text("  \u00b7  ".join(filter(None, facts)), "faint", 11))
     if not stage.trusted:
-        lines.append(_Text(_fitted(f"untrusted: {stage.pack}", inner, 11.5), "warn", 11.5))
+        lines.append(_Text(_fitted(f"untrusted: {stage.pack}", inner, 11.5 * _BOLD), "warn", 11.5))
     return lines
 
 
@@ -197,7 +198,7 @@ def _notes(report: PlanReport, width: float) -> list[tuple[str, str]]:
 
 
 def _draw_head(picture: _Picture, head: str, run: RunPlan, width: float) -> None:
-    picture.words(None, _MARGIN, 40, _fitted(head, width - 2 * _MARGIN, 20), "strong", 20)
+    picture.words(None, _MARGIN, 40, _fitted(head, width - 2 * _MARGIN, 20 * _BOLD), "strong", 20)
     picture.words(None, _MARGIN, 62, _fitted(summary(run), width - 2 * _MARGIN, 13), "faint", 13)
     x = _MARGIN
     for outcome in run.counts:
@@ -227,9 +228,18 @@ def _draw_card(picture: _Picture, stage: StagePlan, lines: Sequence[_Text], x: f
 
 
 def _width(text: str, points: float) -> float:
-    """About how wide a line is; no font is asked, for each reader has another."""
-    wide = sum(1.0 if unicodedata.east_asian_width(char) in "WF" else 0.66 if char.isupper() else 0.54 for char in text)
-    return wide * points
+    """About how wide a line is, of a wide font: none is asked, for each reader has another."""
+    return sum(map(_em, text)) * points
+
+
+def _em(char: str) -> float:
+    if char in "iljI .,:;!|'":
+        return 0.34
+    if char in 'frt()[]{}/\\-"`':
+        return 0.42
+    if char in "mwMW@%<>=+~&\u2026" or unicodedata.east_asian_width(char) in {"W", "F"}:
+        return 1.0
+    return 0.72 if char.isupper() else 0.62
 
 
 def _fitted(text: str, room: float, points: float) -> str:

@@ -48,10 +48,10 @@ class Forecast:
     """What would happen to a stage if the plan ran now.
 
     Attributes:
-        will_run: False if its outputs are in the store; None if that depends on what an earlier stage returns, or on a
-            model that is not there.
+        will_run: False if its outputs are in the store; None if that depends on what an earlier stage returns, or on
+            something that is not there.
         why: the reason in a few words.
-        blocked: a model it needs is not there.
+        blocked: a model or a file that it needs is not there.
         last: what the store knows of the last time it ran, with whatever inputs.
     """
 
@@ -373,7 +373,10 @@ class Runner:
             return Forecast(stage.id, None, f"after {self._plan.stages[unknown[0]].title}")
         if self._store is None:
             return Forecast(stage.id, will_run=True, why="the cache is off")
-        parts = self._parts(stage)
+        try:
+            parts = self._parts(stage)
+        except (PhotokeepError, OSError) as error:  # what it reads is not there, or not to be read
+            return Forecast(stage.id, None, str(error).splitlines()[0], blocked=True)
         key, why = self._key_and_reason(self._store, stage, parts)
         record = self._store.get(key) if key is not None else None
         if record is None:

@@ -309,9 +309,11 @@ def _parse(data: bytes) -> Record:
         outputs=tuple(StoredOutput(**output) for output in raw["outputs"]),
         files=tuple(StoredFile(**file) for file in raw["files"]),
         seconds=float(raw["seconds"]),
-        peak_bytes=int(raw.get("peak_bytes", 0)),  # records of earlier versions have none
+        peak_bytes=raw.get("peak_bytes", 0),  # records of earlier versions have none
         created=float(raw["created"]),
     )
+    if type(record.peak_bytes) is not int:
+        raise ValueError("a record must give memory in bytes")
     for blob, size in record.blobs():
         if re.fullmatch(r"[0-9a-f]{64}", blob) is None or type(size) is not int:
             raise ValueError("a record must name blobs by sha256 and give their lengths")

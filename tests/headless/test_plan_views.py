@@ -101,7 +101,7 @@ def test_a_picture_says_what_there_is_to_say():
         "w.json, over aunt may.png", "4 stages", "Load", "cached: unchanged", "stopped: Gone is not installed",
         "depends: after Denoise", "will run: not run before", "Here x4", "67 MB", "missing", "untrusted: some-pack",
         "memory \u2265 2.0 GB", "last time 7.2 s", "A run would stop: 1 weight file is not installed",
-        "photokeep models get", "stopped: a model is not there", "code of another node pack",
+        "photokeep models get", "stopped: something is not there", "code of another node pack",
     ):  # fmt: skip
         assert part in text
 

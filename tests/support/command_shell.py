@@ -46,8 +46,8 @@ class Shell:
     def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return self._finish(self.start("run_command", *arguments, **environment))
 
-    def photokeep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return self._finish(self.start("main", *arguments))
+    def photokeep(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._finish(self.start("main", *arguments, **environment))
 
     def output(self) -> list[str]:
         folder = self.folder / "output"
