@@ -12,7 +12,8 @@ from .plan_text import last_text, memory_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .plan_report import ModelPlan, Outcome, PlanReport, StagePlan
+    from .plan_models import ModelPlan
+    from .plan_report import Outcome, PlanReport, StagePlan
 
 MOST_LINKS = 500
 """Mermaid's own limit; it draws nothing of a diagram that has more."""

@@ -9,19 +9,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from photokeep_nodes import models, vram_metrics, weights
-from photokeep_nodes.errors import MissingExtraError, PhotokeepError, UsageError
+from photokeep_nodes.errors import PhotokeepError, UsageError
 
 from .fingerprint import device_class
 from .foresight import handle_of
 from .packs import by_class_type
-from .pool_figures import last_run
+from .plan_models import Figures, ModelPlan, model_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from photokeep_nodes.model_spec import ModelHandle, ModelSpec
+    from photokeep_nodes.model_spec import ModelHandle
 
     from .events import RunEvent
     from .job import Job, PlannedRun
@@ -36,49 +35,9 @@ VERSION = 1
 DRAWN_STAGES = 300
 """The most stages that are drawn as a picture or a diagram."""
 
-OWN_FILE = "file:"
-"""How ids of models begin that are files of the user's own; their terms are their publisher's."""
-
 Outcome = Literal["run", "cached", "depends", "blocked"]
-ModelState = Literal["installed", "missing", "corrupt", "unusable"]
-Basis = Literal["measured", "at least", "estimate", ""]
 
 _OUTCOMES: Mapping[bool | None, Outcome] = {True: "run", False: "cached", None: "depends"}
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """A model that a plan needs.
-
-    Attributes:
-        id: in the catalogue, or of the user's own file.
-        title: as people write it.
-        role: the stage it serves.
-        file: name of its weight file; of a mixture's two files, both.
-        size_bytes: of the file.
-        licence: terms of the weights.
-        commercial: whether they allow commercial use; None where nobody knows, as of a file of the user's own.
-        state: "unusable" means that the file is there but does not make a model, or its network's code is not there.
-        detail: what is wrong, where something is.
-        install: command that gets what is missing; empty where nothing is, or where it cannot be got.
-        weight_bytes: what the weights take in memory; measured in the last run, else computed.
-        working_bytes: what a call takes beside them; None if nothing is known.
-        working_is: where that figure comes from.
-    """
-
-    id: str
-    title: str
-    role: str
-    file: str
-    size_bytes: int
-    licence: str
-    commercial: bool | None
-    state: ModelState
-    detail: str = ""
-    install: str = ""
-    weight_bytes: int = 0
-    working_bytes: int | None = None
-    working_is: Basis = ""
 
 
 @dataclass(frozen=True)
@@ -290,7 +249,7 @@ class _Shared:
     def __init__(self, job: Job, planned: PlannedRun) -> None:
         self.plan = planned.plan
         self._packs = by_class_type(job.packs)
-        self._figures = _Figures(device_class(planned.settings.device))
+        self._figures = Figures(device_class(planned.settings.device))
         self.models: dict[str, ModelPlan] = {}
         self._after, uses = _dependencies(self.plan, job.schemas)
         known = {handle: self._model(handle) for handles in uses.values() for handle in dict.fromkeys(handles)}
@@ -300,7 +259,7 @@ class _Shared:
 
     def _model(self, handle: ModelHandle) -> str:
         """Look a model up and return its id."""
-        found = _model_plan(handle, self._figures)
+        found = model_plan(handle, self._figures)
         return self.models.setdefault(found.id, found).id
 
     def stage(self, forecast: Forecast) -> StagePlan:
@@ -351,84 +310,3 @@ def _dependencies(
         else:
             uses[stage_id] = tuple(handles[source] for source in sources if source in handles)
     return after, uses
-
-
-def _model_plan(handle: ModelHandle, figures: _Figures) -> ModelPlan:
-    try:
-        spec = models.get(handle)
-    except PhotokeepError as error:  # a file of the user's own that is gone, or makes no model
-        return ModelPlan(
-            handle.model_id,
-            handle.model_id,
-            "",
-            "",
-            0,
-            "",
-            None,
-            state="unusable",
-            detail=error.message.splitlines()[0],
-        )
-    found = [(part, weights.status(part)) for part in spec.parts]
-    files = [each.installed.file if each.installed is not None else part.weights[0] for part, each in found]
-    state: ModelState = "installed"
-    detail, install = "", ""
-    amiss = [(part, each) for part, each in found if each.state != "installed"]
-    if amiss:
-        state, detail = amiss[0][1].state, amiss[0][1].detail
-        install = " && ".join(weights.install_command(part) for part, _ in amiss)
-    else:
-        try:
-            for part, _ in found:
-                weights.require_code(part)
-        except MissingExtraError as error:
-            state, detail, install = "unusable", error.message, error.hint
-    licences = list(dict.fromkeys(file.licence for file in files))
-    working_bytes, basis = figures.working(spec)
-    return ModelPlan(
-        id=spec.id,
-        title=spec.title,
-        role=spec.role,
-        file=", ".join(file.filename for file in files),
-        size_bytes=sum(file.size_bytes for file in files),
-        licence=", ".join(dict.fromkeys(licence.id for licence in licences)),
-        commercial=None if spec.id.startswith(OWN_FILE) else all(licence.commercial for licence in licences),
-        state=state,
-        detail=detail,
-        install=install,
-        weight_bytes=figures.weights(spec),
-        working_bytes=working_bytes,
-        working_is=basis,
-    )
-
-
-class _Figures:
-    """What earlier runs have measured on devices of one kind.
-
-    Args:
-        device: "cpu", "cuda" or "mps".
-    """
-
-    def __init__(self, device: str) -> None:
-        self._largest: dict[str, dict[str, Any]] = {}
-        for row in vram_metrics.working_memory().listing():
-            # A card is kept by its name.
-            mine = row["device"] == device if row["device"] in {"cpu", "mps"} else device == "cuda"
-            taken = max(row["peak_bytes"], row["refused_bytes"])
-            if mine and taken >= self._largest.get(row["model"], {"taken": 1})["taken"]:
-                self._largest[row["model"]] = row | {"taken": taken}
-        in_memory = (last_run() or {}).get("models", ())
-        self._resident = {model["key"]: model["n_bytes"] for model in in_memory if model["n_bytes"]}
-
-    def weights(self, spec: ModelSpec) -> int:
-        """Bytes of a model's weights in memory: as they were in the last run, else as they are in full precision."""
-        found = [n_bytes for key, n_bytes in self._resident.items() if key.startswith(f"{spec.id}:")]
-        return max(found, default=spec.weight_bytes)
-
-    def working(self, spec: ModelSpec) -> tuple[int | None, Basis]:
-        """The most that a call was seen to take; where none was, what the catalogue says, if inputs are of one size."""
-        row = self._largest.get(spec.network_id)
-        if row is not None:
-            return row["taken"], "at least" if row["sampled"] else "measured"
-        if spec.native_side:
-            return spec.bytes_per_pixel * spec.native_side**2, "estimate"
-        return None, ""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .plan_layout import Layout, Spot
-    from .plan_report import ModelPlan, Outcome, PlanReport, RunPlan, StagePlan
+    from .plan_models import ModelPlan
+    from .plan_report import Outcome, PlanReport, RunPlan, StagePlan
 
 _WORDS: Mapping[Outcome, str] = {
     "run": "will run",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .plan_report import ModelPlan, PlanReport, RunPlan, StagePlan
+    from .plan_models import ModelPlan
+    from .plan_report import PlanReport, RunPlan, StagePlan
 
 _WOULD = {
     "run": "[green]run[/]",

@@ -36,7 +36,7 @@ from .nodes import Invert
 NODE_CLASS_MAPPINGS = {"TestInvert": Invert}
 NODE_DISPLAY_NAME_MAPPINGS = {"TestInvert": "Turn Around"}
 """
-RESTORE = Path(__file__).resolve().parents[2] / "workflows" / "restore.json"
+SCHEMAS = node_schemas()
 
 
 def write_pack(folder: Path, init: str = INIT, **files: str) -> Path:
@@ -69,7 +69,7 @@ NODE_CLASS_MAPPINGS = {{"TestNode": Node}}
 
 
 def defaults(class_type: str, **inputs: object) -> dict[str, object]:
-    widgets = {each.name: each.widget_default for each in node_schemas()[class_type].widgets}
+    widgets = {each.name: each.widget_default for each in SCHEMAS[class_type].widgets}
     return {"class_type": class_type, "inputs": widgets | inputs}
 
 

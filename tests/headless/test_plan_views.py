@@ -12,7 +12,8 @@ import pytest
 
 from headless.packs import Pack
 from headless.plan_mermaid import mermaid
-from headless.plan_report import DRAWN_STAGES, ModelPlan, PlanReport, RunPlan, StagePlan, UnusedNode
+from headless.plan_models import ModelPlan
+from headless.plan_report import DRAWN_STAGES, PlanReport, RunPlan, StagePlan, UnusedNode
 from headless.plan_svg import svg
 from headless.plan_text import print_plan, summary
 from headless.terminal import open_console
