@@ -85,7 +85,9 @@ def _outputs(answer: Any, stage: Stage, schema: NodeSchema) -> tuple[Any, ...]:
                 "it builds more nodes while it runs (expand), which only ComfyUI can do",
                 hint="Run this workflow in ComfyUI, or use another node.",
             )
-        answer = answer.get("result", ())
+        if "result" not in answer:  # shown, and handed to nobody; whoever takes it gets nothing, as in the host
+            return tuple([] if output.is_list else None for output in schema.outputs)
+        answer = answer["result"]
     if answer is None:
         answer = ()
     if not isinstance(answer, (tuple, list)):

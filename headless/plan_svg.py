@@ -191,7 +191,11 @@ def _notes(report: PlanReport, width: float) -> list[tuple[str, str]]:
         first = report.problem.message.splitlines()[0].rstrip(":")
         notes.append(("bad", _fitted(f"A run would stop: {first}", room, 13)))
         notes += [("plain", _fitted(line, room, 13)) for line in report.problem.hint.splitlines()[:1]]
-    notes += [("warn", _fitted(pack.warning(), room, 13)) for pack in report.packs]
+    names = ", ".join(pack.name for pack in report.packs)  # no paths: pictures are shown to others
+    if names:
+        notes.append(
+            ("warn", _fitted(f"Code of untrusted node packs, which runs with all your rights: {names}", room, 14))
+        )
     if report.unused:
         names = ", ".join(node.title for node in report.unused)
         notes.append(("faint", _fitted(f"Not used by any output: {names}", room, 12.5)))

@@ -24,7 +24,7 @@ _WOULD = {
     "depends": "[yellow]depend[/]",
     "blocked": "[bold red]be stopped[/]",
 }
-_COUNTED = {"run": "to run", "cached": "cached", "depends": "depending on what comes before", "blocked": "stopped"}
+_COUNTED = {"run": "to run", "cached": "cached", "depends": "depending", "blocked": "stopped"}
 _STATES = {
     "installed": "[green]installed[/]",
     "missing": "[bold red]missing[/]",
@@ -105,12 +105,11 @@ def summary(run: RunPlan) -> str:
         (stage for stage in waiting if stage.memory_bytes), key=lambda each: each.memory_bytes or 0, default=None
     )
     if largest is not None:
-        text += f"; models and their work take up to {memory_text(largest).removeprefix('>= ')}"
-        if any(stage.memory_is_least for stage in waiting):
-            text += " as far as is known"
+        known = " as far as is known" if any(stage.memory_is_least for stage in waiting) else ""
+        text += f"; models take up to {memory_text(largest).removeprefix('>= ')}{known}"
     seconds = [stage.last_seconds for stage in waiting if stage.last_seconds is not None]
     if seconds:
-        text += f"; these stages took {sum(seconds):.1f} s last time"
+        text += f"; {sum(seconds):.1f} s last time"
     return text
 
 

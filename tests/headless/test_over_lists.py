@@ -78,7 +78,16 @@ class Later(Add):
         return (image * by,)
 
 
-SCHEMAS = schemas_of({cls.__name__: cls for cls in (Split, Add, Join, Later)})
+class Show(Add):
+    """Hands nothing on where there is nobody to take it, as many do that show a text."""
+
+    OUTPUT_NODE = True
+
+    def run(self, image, by):
+        return {"ui": {"text": ("seen",)}}
+
+
+SCHEMAS = schemas_of({cls.__name__: cls for cls in (Split, Add, Join, Later, Show)})
 
 
 @pytest.fixture
@@ -93,7 +102,7 @@ def run(tmp_path):
         flow = {ids[0]: WorkflowNode(ids[0], nodes[0], nodes[0], {"count": first["count"]})}
         for before, node_id, name in zip(ids, ids[1:], nodes[1:], strict=False):
             inputs = {"images": Link(before, 0), "prefix": "sum"} if name == "Join" else {"image": Link(before, 0)}
-            if name in {"Add", "Later"}:
+            if name in {"Add", "Later", "Show"}:
                 inputs["by"] = 0.5
             flow[node_id] = WorkflowNode(node_id, name, name, inputs)
         runner = Runner(
@@ -180,6 +189,10 @@ def test_an_empty_list_fails_the_stage_that_needs_one(run):
 def test_a_coroutine_is_waited_for(run):
     assert run("Split", "Later", "Join").status == "done"
     assert made == ["split", "later", "later", "later", "sum 2 0.0 0.1 0.1"]
+
+
+def test_what_is_only_shown_need_not_be_returned(run):
+    assert run("Split", "Show").status == "done"
 
 
 @pytest.mark.parametrize(

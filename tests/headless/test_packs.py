@@ -330,9 +330,20 @@ def test_nothing_imports_a_pack_unasked(shell):
     assert touched.exists()
 
 
+def test_one_that_is_not_there_keeps_the_others_from_being_imported(tmp_path):
+    touched = tmp_path / "imported"
+    folder = write_pack(tmp_path / "pack", INIT + f"open({str(touched)!r}, 'w').close()\n")
+    with pytest.raises(NodePackError):
+        load(folder, tmp_path / "gone")
+    assert not touched.exists()
+    load(folder)
+    assert touched.exists()
+
+
 # -- running
 
 
+@pytest.mark.slow
 def test_its_nodes_run_are_cached_and_are_shown_as_untrusted(shell):
     write_pack(shell.folder / "pack")
     (shell.folder / "w.json").write_text(flow(amount=1.0))
@@ -370,6 +381,7 @@ def test_its_nodes_run_are_cached_and_are_shown_as_untrusted(shell):
         (node_class(body="return {'result': (image,), 'expand': {}}"), ["expand", "only ComfyUI"]),
         (node_class(extra="OUTPUT_IS_LIST = (True,)"), ["not a list, as declared"]),
         (node_class(body="import comfy.utils"), ["comfy"]),
+        (node_class(body="return None"), ["returned 0 outputs where 1 are declared"]),
     ],
 )
 def test_a_node_that_fails_fails_its_stage(shell, source, texts):
@@ -410,6 +422,7 @@ def test_an_output_node_of_theirs_runs_each_time_and_names_only_files_that_are_t
         assert (stage["status"], [Path(path).name for path in stage["files"]]) == ("ran", ["mine.txt"])
 
 
+@pytest.mark.slow
 def test_is_changed_is_asked_as_in_the_host(shell):
     extra = "IS_CHANGED = classmethod(lambda cls, image, **others: open('state').read() + str(image))"
     (shell.folder / "one.py").write_text(node_class(extra=extra))
@@ -426,6 +439,7 @@ def test_is_changed_is_asked_as_in_the_host(shell):
     assert [status(None), status(None)] == ["ran", "ran"]  # it raises, so nobody knows
 
 
+@pytest.mark.slow
 def test_values_that_cannot_be_stored_are_not_cached(shell):
     source = """
 class Make:

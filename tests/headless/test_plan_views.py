@@ -205,8 +205,8 @@ def test_strangers_titles_steer_no_terminal(title):
 
 def test_the_summary_adds_up_what_is_left_to_do():
     assert summary(plan().runs[0]) == (
-        "4 stages: 1 to run, 1 cached, 1 depending on what comes before, 1 stopped; models and their work take up to"
-        " 2.0 GB as far as is known; these stages took 7.2 s last time"
+        "4 stages: 1 to run, 1 cached, 1 depending, 1 stopped; models take up to 2.0 GB as far as is known;"
+        " 7.2 s last time"
     )
     assert summary(chain(1).runs[0]) == "1 stage: 1 to run"
 
