@@ -90,9 +90,11 @@ def run_workflow(
     photokeep-run workflows/restore.json --set Upscale.scale=2 --plan
     """  # noqa: D301 - click's mark against rewrapping is a real backspace
     from .pool_figures import PoolWatch, write_metrics
+    from .settings import parse_size
 
     if quiet and verbose:
         raise click.UsageError("-q and -v contradict each other")
+    budget = parse_size(vram_budget) if vram_budget else None
     if json_path not in {None, "-"} and Path(str(json_path)).is_dir():
         raise click.UsageError(f"--json {json_path} is a folder: name a file in it")
     if plan_only:
@@ -105,7 +107,7 @@ def run_workflow(
     console = open_console(stderr=json_path == "-")
     watch = PoolWatch()
     with only_reports_on_stdout(wanted=json_path == "-"):
-        job = options.job(vram_budget=vram_budget)
+        job = options.job(vram_budget_bytes=budget)
         results, error = _run_all(job, console, watch, metrics_path, quiet=quiet, verbose=verbose)
     interrupted = isinstance(error, KeyboardInterrupt)
     code = _exit_code(results, error)

@@ -79,25 +79,25 @@ class JobOptions:
         require_device(check_device(self.device) if self.device else defaults.device)
         require_folder(self.output or defaults.output_dir, "-o")
 
-    def job(self, *, vram_budget: str | None = None) -> Job:
+    def job(self, *, vram_budget_bytes: int | None = None) -> Job:
         """The job that these options describe.
 
         Args:
-            vram_budget: size of the memory pool, as typed.
+            vram_budget_bytes: cap on the memory pool of a GPU, where the user typed one.
         Raises:
             PhotokeepError: the workflow, an option or a node pack cannot be used.
         """
         from photokeep_nodes import host
 
         from .job import Job
-        from .settings import Settings, check_device, parse_size
+        from .settings import Settings, check_device
         from .store import Store
 
         defaults = Settings.from_environment()
         settings = host.Standalone(
             output_dir=self.output or defaults.output_dir,
             device=check_device(self.device) if self.device else defaults.device,
-            vram_budget_bytes=parse_size(vram_budget) if vram_budget else defaults.vram_budget_bytes,
+            vram_budget_bytes=vram_budget_bytes or defaults.vram_budget_bytes,
         )
         store = None
         if not self.no_cache:

@@ -120,11 +120,12 @@ class Job:
         packs: Sequence[Path] = (),
     ) -> None:
         self.workflow_path = workflow_path
+        content = load_workflow(workflow_path)
         ours = node_schemas()
         self.packs = load_packs(packs, reserved=ours)
         self.schemas: Mapping[str, NodeSchema] = {**schemas_of_packs(self.packs), **ours}
         self.store = store
-        parsed = parse_workflow(load_workflow(workflow_path), self.schemas)
+        parsed = parse_workflow(content, self.schemas)
         # A workflow finds its photos beside itself, as the shipped ones do, and in ./input, as in the editor.
         self._settings = replace(settings, input_dirs=(workflow_path.resolve().parent, Path("input").resolve()))
         self._workflow = apply_overrides(parsed, list(overrides), self.schemas)

@@ -37,7 +37,7 @@ _LEGEND: Mapping[Outcome, str] = {
     "blocked": "stopped: something is not there",
 }
 
-_CARD = 228.0
+_CARD = 244.0
 _BETWEEN = 52.0
 _GAP = 26.0
 _MARGIN = 28.0

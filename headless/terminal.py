@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PIPED_WIDTH = 200
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the rest of them stand for the bytes of a file's name
 
 
 def open_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
@@ -28,8 +30,9 @@ def open_console(*, stderr: bool = False, file: IO[str] | None = None) -> Consol
 
 
 def as_json_text(data: Any) -> str:
-    """Plain data as it is written."""
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    """Plain data as it is written; halves of characters, which have no bytes, as JSON spells them."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return _HALVES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def write_text(target: str, text: str) -> None:

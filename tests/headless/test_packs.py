@@ -324,6 +324,7 @@ def test_nothing_imports_a_pack_unasked(shell):
         assert done.returncode == 2, done.stderr
         assert "--allow-pack PATH" in done.stderr
     assert shell.run("w.json", "--allow-pack", pack / "not_there").returncode == 2
+    assert shell.run("not_there.json", "--allow-pack", pack).returncode == 2
     assert not touched.exists()
     done = shell.photokeep("plan", "w.json", "--allow-pack", "pack")
     assert done.returncode == 0, done.stderr
