@@ -52,7 +52,7 @@ class Forecast:
             something that is not there.
         why: the reason in a few words.
         blocked: a model or a file that it needs is not there.
-        last: what the store knows of the last time it ran, with whatever inputs.
+        last: what the store knows of the last time it ran: with these inputs, else with whatever inputs.
     """
 
     stage_id: str
@@ -356,7 +356,8 @@ class Runner:
                 stage = self._plan.stages[stage_id]
                 schema = self._schemas[stage.class_type]
                 if (handle := handle_of(stage, schema)) is None:
-                    result.append(replace(self._forecast(stage, unusable), last=self._last_record(stage)))
+                    found = self._forecast(stage, unusable)
+                    result.append(replace(found, last=found.last or self._last_record(stage)))
                 elif not stage.links:  # else it is known when what they carry is
                     try:
                         self._digests[stage_id] = (model_digest(handle),)
@@ -384,7 +385,7 @@ class Runner:
         if not self._kept_files.can_be_put_back(self._store, record):
             return Forecast(stage.id, will_run=True, why=_MOVED)
         self._digests[stage.id] = tuple(output.digest for output in record.outputs)
-        return Forecast(stage.id, will_run=False, why="unchanged")
+        return Forecast(stage.id, will_run=False, why="unchanged", last=record)
 
     def _last_record(self, stage: Stage) -> Record | None:
         parts = None if self._store is None else self._store.last_parts(self._stage_name(stage))
