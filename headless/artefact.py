@@ -17,6 +17,7 @@ from photokeep_nodes.errors import CacheError
 from photokeep_nodes.model_spec import ModelHandle
 
 from .fingerprint import digest_of
+from .over_lists import Several
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20  # elements
 _LONGEST_INT = 10_000  # bits; Python refuses to write out longer decimals
 
-Kind = Literal["tensor", "json", "model", "lent model"]
+Kind = Literal["tensor", "json", "model", "lent model", "several"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -47,13 +48,15 @@ def encode(value: Any, *, model_digest: str = "") -> Artefact | None:
     """Turn an output into bytes.
 
     Args:
-        value: a tensor, a JSON value, a ModelHandle, or a model lent to the host's nodes.
+        value: a tensor, a JSON value, a ModelHandle, a model lent to the host's nodes, or `Several` of the first two.
         model_digest: for a model, the digest of its weights and code.
     Returns:
         None if the value is of a kind that is not stored; the stage then runs each time.
     """
     lent = lent_handle(value)
     handle = lent or value
+    if isinstance(value, Several):
+        return _encode_several(value)
     if isinstance(handle, ModelHandle):
         if not model_digest:
             return None  # a bare name says nothing about the weights behind it
@@ -85,6 +88,8 @@ def decode(kind: Kind, data: bytes) -> Any:
             return handle if kind == "model" else _lend(handle)
         if kind == "json":
             return json.loads(data)
+        if kind == "several":
+            return _decode_several(data)
         return _decode_tensor(data)
     except Exception as error:
         raise CacheError(f"a stored {kind} cannot be read: {error}") from error
@@ -115,6 +120,26 @@ def _is_json(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_json(item) for item in value)
     return isinstance(value, dict) and all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+
+
+def _encode_several(values: Several) -> Artefact | None:
+    """Several values in one blob: a line of JSON with kind and length of each, then their bytes."""
+    each = [encode(value) for value in values]
+    parts = [one for one in each if one is not None]
+    if len(parts) < len(each):
+        return None
+    header = json.dumps([[one.kind, len(one.data)] for one in parts]).encode("ascii")
+    digest = digest_of({"several": [one.digest for one in parts]})
+    return Artefact("several", b"\n".join([header, b"".join(one.data for one in parts)]), digest)
+
+
+def _decode_several(data: bytes) -> Several:
+    header, _, content = data.partition(b"\n")
+    values, at = Several(), 0
+    for kind, length in json.loads(header):
+        values.append(decode(kind, content[at : at + length]))
+        at += length
+    return values
 
 
 def _encode_tensor(value: torch.Tensor) -> Artefact | None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes.errors import PhotokeepError, StageFailedError
 
+from .over_lists import calls, merged
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from .plan import Stage
     from .schema import NodeSchema
 
 
 def call_node(stage: Stage, schema: NodeSchema, inputs: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
-    """Run a node.
+    """Run a node, once for each value where an input holds several.
 
+    Args:
+        stage: whose node.
+        schema: its class.
+        inputs: values, or `Several` of them.
     Returns:
         Its outputs, and the names below the output folder of what it saved.
     Raises:
@@ -21,37 +31,86 @@ def call_node(stage: Stage, schema: NodeSchema, inputs: dict[str, Any]) -> tuple
     """
     if schema.node_class is None:
         raise StageFailedError(f"{stage.title}: this node can only be described, not run, here", node_id=stage.id)
+    results: list[tuple[Any, ...]] = []
+    saved: list[str] = []
     try:
-        answer = getattr(schema.node_class(), schema.function)(**inputs)
+        work = getattr(schema.node_class(), schema.function)
+        for arguments in calls(inputs, takes_lists=schema.input_is_list):
+            answer = work(**arguments)
+            if inspect.isawaitable(answer):
+                answer = asyncio.run(_awaited(answer))
+            saved += _saved(answer)
+            results.append(_outputs(answer, stage, schema))
     except PhotokeepError:
         raise
     except MemoryError as error:
         raise StageFailedError(
             f"{stage.title}: out of memory", hint="Use a smaller photo or scale, or close other programs."
         ) from error
-    except Exception as error:
-        raise StageFailedError(
-            f"{stage.title}: {type(error).__name__}: {error}",
+    except (Exception, SystemExit) as error:  # a node that ends the program ends its stage
+        raise _failed(
+            stage,
+            f"{type(error).__name__}: {error}",
             hint="This is a fault in the node. Run again with -v for the details.",
-            node_id=stage.id,
-            class_type=stage.class_type,
         ) from error
-    saved: list[str] = []
+    return merged(results, schema.outputs), saved
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer
+
+
+def _failed(stage: Stage, what: str, *, hint: str) -> StageFailedError:
+    return StageFailedError(f"{stage.title}: {what}", hint=hint, node_id=stage.id, class_type=stage.class_type)
+
+
+def _saved(answer: Any) -> list[str]:
+    """What one call says it saved below the output folder."""
+    shown = answer.get("ui") if isinstance(answer, dict) else None
+    images = shown.get("images") if isinstance(shown, dict) else None
+    saved = []
+    for image in images if isinstance(images, (list, tuple)) else ():
+        if isinstance(image, dict) and image.get("type") == "output" and isinstance(image.get("filename"), str):
+            folder = image.get("subfolder", "")
+            saved.append(f"{folder}/{image['filename']}" if folder else image["filename"])
+    return saved
+
+
+def _outputs(answer: Any, stage: Stage, schema: NodeSchema) -> tuple[Any, ...]:
+    """One call's outputs, as many as are declared."""
     if isinstance(answer, dict):
-        for image in answer.get("ui", {}).get("images", ()):
-            if image.get("type") == "output":
-                folder = image.get("subfolder", "")
-                saved.append(f"{folder}/{image['filename']}" if folder else image["filename"])
-        answer = answer.get("result", ())
-    outputs = tuple(answer or ())
-    if len(outputs) != len(schema.outputs):
+        if "expand" in answer:
+            raise _failed(
+                stage,
+                "it builds more nodes while it runs (expand), which only ComfyUI can do",
+                hint="Run this workflow in ComfyUI, or use another node.",
+            )
+        if "result" not in answer:  # shown, and handed to nobody; whoever takes it gets nothing, as in the host
+            return tuple([] if output.is_list else None for output in schema.outputs)
+        answer = answer["result"]
+    if answer is None:
+        answer = ()
+    if not isinstance(answer, (tuple, list)):
+        raise _failed(
+            stage,
+            f"it returned {type(answer).__name__} where a tuple of its outputs is due",
+            hint="This is a fault in the node.",
+        )
+    if len(answer) != len(schema.outputs):
         raise StageFailedError(
-            f"{stage.title} returned {len(outputs)} outputs where {len(schema.outputs)} are declared",
+            f"{stage.title} returned {len(answer)} outputs where {len(schema.outputs)} are declared",
             hint="This is a fault in the node.",
             node_id=stage.id,
             class_type=stage.class_type,
         )
-    return outputs, saved
+    for value, output in zip(answer, schema.outputs, strict=True):
+        if output.is_list and not isinstance(value, (list, tuple)):
+            raise _failed(
+                stage,
+                f"its output {output.name} is {type(value).__name__} and not a list, as declared",
+                hint="This is a fault in the node.",
+            )
+    return tuple(answer)
 
 
 def file_error(stage: Stage, error: OSError) -> StageFailedError:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from .cli_models import models_group
-from .terminal import open_console
+from .cli_options import HELP_OPTIONS, JobOptions, job_options, require_folder
+from .cli_plan import plan_command, show_plan
+from .terminal import as_json_text, only_reports_on_stdout, open_console, write_text
 
 # Everything heavier is imported by the command that needs it, so that --help answers at once.
 
@@ -55,31 +57,10 @@ _version_option = click.option(
 )
 
 
-@click.command(name="run", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("workflow", type=click.Path(path_type=Path))
-@click.option(
-    "-i",
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="PATH|DIR|GLOB",
-    help="Photo, folder or pattern to feed into the workflow's load node; may be repeated. One run per photo.",
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where results go.  [default: output]"
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="NODE.INPUT=VALUE",
-    help="Change a value of the workflow; NODE is an id or a title. May be repeated.",
-)
+@click.command(name="run", context_settings=HELP_OPTIONS)
+@job_options
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would run and why, and run nothing.")
-@click.option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.  [default: auto]")
 @click.option("--vram-budget", metavar="SIZE", help="Most GPU memory to hold models in, such as 8G.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where finished stages are kept.")
-@click.option("--no-cache", is_flag=True, help="Neither read nor keep finished stages.")
 @click.option("--json", "json_path", metavar="FILE|-", help="Write the result as JSON; - is standard output.")
 @click.option(
     "--metrics",
@@ -92,18 +73,12 @@ _version_option = click.option(
 @click.option("-v", "--verbose", is_flag=True, help="Print why each stage runs, and full details of faults.")
 @_version_option
 def run_workflow(
-    workflow: Path,
-    inputs: Sequence[str],
-    output: Path | None,
-    overrides: Sequence[str],
+    options: JobOptions,
     json_path: str | None,
     metrics_path: Path | None,
     *,
     plan_only: bool,
-    device: str | None,
     vram_budget: str | None,
-    cache_dir: Path | None,
-    no_cache: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -114,53 +89,40 @@ def run_workflow(
     photokeep-run workflows/restore.json -i scans/ -o restored/
     photokeep-run workflows/restore.json --set Upscale.scale=2 --plan
     """  # noqa: D301 - click's mark against rewrapping is a real backspace
-    from photokeep_nodes import host
-
-    from .job import Job
     from .pool_figures import PoolWatch, write_metrics
-    from .settings import Settings, check_device, parse_size, require_device
-    from .store import Store
+    from .settings import parse_size
 
     if quiet and verbose:
         raise click.UsageError("-q and -v contradict each other")
-    defaults = Settings.from_environment()
-    settings = host.Standalone(
-        output_dir=output or defaults.output_dir,
-        device=check_device(device) if device else defaults.device,
-        vram_budget_bytes=parse_size(vram_budget) if vram_budget else defaults.vram_budget_bytes,
-    )
-    require_device(settings.device)
-    _require_folder(settings.output_dir, "-o")
+    budget = parse_size(vram_budget) if vram_budget else None
     if json_path not in {None, "-"} and Path(str(json_path)).is_dir():
         raise click.UsageError(f"--json {json_path} is a folder: name a file in it")
+    if plan_only:
+        show_plan(options, None if quiet else "text", json_path=json_path)
+        return
+    options.require_places()
     if metrics_path is not None:
         _require_metrics(metrics_path)
-    store = None
-    if not no_cache:
-        store = Store(cache_dir or defaults.cache_dir / "stages", limit_bytes=defaults.cache_limit_bytes)
-    job = Job(workflow, overrides=overrides, inputs=inputs, settings=settings, store=store)
     # With the JSON on standard output, everything for people goes to standard error.
     console = open_console(stderr=json_path == "-")
-    if plan_only:
-        _show_plan(job, console, json_path, quiet=quiet)
-        return
     watch = PoolWatch()
-    results, error = _run_all(job, console, watch, metrics_path, quiet=quiet, verbose=verbose)
+    with only_reports_on_stdout(wanted=json_path == "-"):
+        job = options.job(vram_budget_bytes=budget)
+        results, error = _run_all(job, console, watch, metrics_path, quiet=quiet, verbose=verbose)
     interrupted = isinstance(error, KeyboardInterrupt)
     code = _exit_code(results, error)
     if json_path is not None:
         status = "interrupted" if interrupted else "failed" if code else "done"
-        _write_json(
-            json_path,
-            {
-                "version": 1,
-                "workflow": str(workflow),
-                "status": status,
-                "exit_code": code,
-                "runs": [result.as_json() for result in results],
-                "vram": watch.figures(),
-            },
-        )
+        found = {
+            "version": 1,
+            "workflow": str(options.workflow),
+            "status": status,
+            "exit_code": code,
+            "runs": [result.as_json() for result in results],
+            "packs": [pack.as_json() for pack in job.packs],
+            "vram": watch.figures(),
+        }
+        write_text(json_path, as_json_text(found))
     if metrics_path is not None:
         write_metrics(metrics_path)
     if error is not None:
@@ -203,17 +165,8 @@ def _require_metrics(path: Path) -> None:
 
     if path.is_dir():
         raise click.UsageError(f"--metrics {path} is a folder: name a file in it, such as photokeep.prom")
-    _require_folder(path.parent, "--metrics")
+    require_folder(path.parent, "--metrics")
     require_prometheus()
-
-
-def _require_folder(path: Path, option: str) -> None:
-    """Refuse, before any work, an output folder that is a file or lies below one."""
-    nearest = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
-    if not nearest.is_dir():
-        raise click.UsageError(f"{option} {path}: {nearest} is a file, not a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise click.UsageError(f"{option} {path}: you may not write into {nearest}")
 
 
 def _show_results(console: Console, results: list[RunResult], figures: dict[str, Any] | None) -> None:
@@ -262,59 +215,14 @@ def _exit_code(results: Sequence[RunResult], error: BaseException | None) -> int
     return EXIT_STAGE_FAILED if any(result.status == "failed" for result in results) else 0
 
 
-def _show_plan(job: Job, console: Console, json_path: str | None, *, quiet: bool) -> None:
-    from rich.markup import escape
-
-    from .display import plan_table
-
-    runs = []
-    for photo in job.photos:
-        plan, forecasts = job.forecast(photo)
-        runs.append(
-            {
-                "photo": None if photo is None else str(photo),
-                "stages": [
-                    {
-                        "id": each.stage_id,
-                        "title": plan.stages[each.stage_id].title,
-                        "class_type": plan.stages[each.stage_id].class_type,
-                        "will_run": each.will_run,
-                        "why": each.why,
-                    }
-                    for each in forecasts
-                ],
-            }
-        )
-        if not quiet:
-            if photo is not None:
-                console.print(f"[bold]{escape(str(photo))}[/]")
-            console.print(plan_table(plan, forecasts))
-    if json_path is not None:
-        _write_json(json_path, {"version": 1, "workflow": str(job.workflow_path), "runs": runs})
-
-
-def _write_json(target: str, data: Any) -> None:
-    # A file name need not be text; it comes out as the bytes it went in as.
-    data_bytes = (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
-    if target == "-":
-        click.echo(data_bytes, nl=False)
-        return
-    from photokeep_nodes.errors import PhotokeepError
-    from photokeep_nodes.files import write_atomically
-
-    try:
-        write_atomically(Path(target), data_bytes)
-    except OSError as error:
-        raise PhotokeepError(f"{target} cannot be written: {error.strerror or error}") from error
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings=HELP_OPTIONS)
 @_version_option
 def photokeep() -> None:
     """Restore old photos with many deep models on your own GPUs."""
 
 
 photokeep.add_command(run_workflow)
+photokeep.add_command(plan_command)
 photokeep.add_command(models_group)
 
 

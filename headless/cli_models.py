@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_options import allow_pack_option
 from .terminal import open_console
 
 if TYPE_CHECKING:
@@ -180,7 +181,10 @@ def _trust(specs: Iterable[ModelSpec], imported: Iterable[Path]) -> None:
     help="Accept a non-commercial licence that `photokeep models licenses` shows; it is remembered.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be fetched, and fetch nothing.")
-def models_get(names: Sequence[str], workflows: Sequence[Path], accepted: Sequence[str], *, dry_run: bool) -> None:
+@allow_pack_option
+def models_get(
+    names: Sequence[str], workflows: Sequence[Path], accepted: Sequence[str], packs: Sequence[Path], *, dry_run: bool
+) -> None:
     """Download the weights of NAMES, each checked against its digest; a broken download is gone on with.
 
     \b
@@ -196,7 +200,7 @@ def models_get(names: Sequence[str], workflows: Sequence[Path], accepted: Sequen
     specs = [_spec(name) for name in names]
     orders = fetching.orders(specs)
     known = {order.spec.id for order in orders}
-    needed = [_needed_by(path) for path in workflows]
+    needed = [_needed_by(path, packs) for path in workflows]
     specs = [spec for each in needed for spec in each.specs]
     orders += [order for order in fetching.orders(specs, with_partners=False) if order.spec.id not in known]
     unusable = {str(error): error for each in needed for error in each.unusable}  # files of the user's own
@@ -274,12 +278,12 @@ def _accept(ids: Sequence[str], *, remember: bool) -> None:
         licences.accept(known[licence_id])
 
 
-def _needed_by(workflow: Path) -> NeededModels:
+def _needed_by(workflow: Path, packs: Sequence[Path]) -> NeededModels:
     from photokeep_nodes import host
 
     from .job import Job
 
-    return Job(workflow, settings=host.Standalone(), store=None).needed_models()
+    return Job(workflow, settings=host.Standalone(), store=None, packs=packs).needed_models()
 
 
 @models_group.command(name="import")

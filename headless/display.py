@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .events import RunResult, StageResult
-    from .plan import Plan
-    from .run import Forecast
 
 _SIZES_SHOWN = 4
 
@@ -132,20 +130,6 @@ def results_table(result: RunResult) -> Table:
             f"{stage.seconds:.2f}" if ran else "",
             size(stage.peak_bytes) if ran else "",
         )
-    return table
-
-
-def plan_table(plan: Plan, forecasts: Sequence[Forecast]) -> Table:
-    """Stage, whether it would run, and why."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("id", justify="right")
-    table.add_column("stage")
-    table.add_column("would")
-    table.add_column("why", overflow="fold")
-    words = {True: "[green]run[/]", False: "[cyan]be cached[/]", None: "[yellow]depend[/]"}
-    for forecast in forecasts:
-        stage = plan.stages[forecast.stage_id]
-        table.add_row(escape(stage.id), escape(stage.title), words[forecast.will_run], escape(forecast.why))
     return table
 
 

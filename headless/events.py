@@ -30,6 +30,7 @@ class StageResult:
         files: what it wrote.
         error: for "failed".
         report: what it says of its work, in lines; from a text output named "report".
+        pack: the node pack of others that its code comes from; empty for Photokeep's own.
     """
 
     stage_id: str
@@ -42,6 +43,7 @@ class StageResult:
     files: tuple[Path, ...] = ()
     error: PhotokeepError | None = None
     report: str = ""
+    pack: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -56,6 +58,8 @@ class StageResult:
             "files": [str(path) for path in self.files],
             "error": _error_as_json(self.error),
             "report": self.report,
+            "pack": self.pack or None,
+            "trusted": not self.pack,
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import models
+from photokeep_nodes.model_spec import ROLES, socket_type
 
 from .graph import Link
 
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
     from .schema import NodeSchema
 
 
+_MODEL_TYPES = frozenset(map(socket_type, ROLES))
+
+
 def is_model_stage(schema: NodeSchema) -> bool:
     """Whether a stage only names a model: it costs nothing, is not cached, and is not worth a line to the user."""
-    return hasattr(schema.node_class, "handle")
+    # By its output as well: a node of another pack may call anything "handle".
+    hands_out = len(schema.outputs) == 1 and schema.outputs[0].type in _MODEL_TYPES
+    return hands_out and hasattr(schema.node_class, "handle")
 
 
 def handle_of(stage: Stage, schema: NodeSchema, **linked: Any) -> ModelHandle | None:

@@ -55,4 +55,5 @@ def unknown_class_hint(node: WorkflowNode, known: Iterable[str]) -> str:
     if close := difflib.get_close_matches(node.class_type, known, n=3, cutoff=0.7):
         return f"Did you mean {' or '.join(close)}?"
     pack = f" ({printable(node.pack)})" if node.pack else ""
-    return f"It comes from another node pack{pack}, which is not part of Photokeep."
+    allow = "If the pack needs no ComfyUI and you trust it, --allow-pack PATH runs its code."
+    return f"It comes from another node pack{pack}, which is not part of Photokeep. {allow}"

@@ -14,6 +14,7 @@ from photokeep_nodes.photo_io.paths import EXTENSIONS
 
 from .events import RunEnded, RunResult, RunStarted, Warned
 from .overrides import apply_overrides, feed_photo
+from .packs import load_packs, schemas_of_packs
 from .plan import Plan, make_plan
 from .preflight import NeededModels, needed_models
 from .run import Forecast, Runner
@@ -101,8 +102,10 @@ class Job:
         inputs: photos, folders and globs; empty runs the workflow as it is saved.
         settings: output folder, device and memory budget.
         store: where stage outputs are kept, or None.
+        packs: node packs of others, whose code is imported and run; no other is.
     Raises:
         WorkflowError: the file or an override is wrong; nothing has run.
+        NodePackError: a node pack cannot be used.
         UsageError: an input stands for no photo.
     """
 
@@ -114,23 +117,37 @@ class Job:
         inputs: Sequence[str] = (),
         settings: host.Standalone,
         store: Store | None,
+        packs: Sequence[Path] = (),
     ) -> None:
         self.workflow_path = workflow_path
-        self.schemas: Mapping[str, NodeSchema] = node_schemas()
+        content = load_workflow(workflow_path)
+        ours = node_schemas()
+        self.packs = load_packs(packs, reserved=ours)
+        self.schemas: Mapping[str, NodeSchema] = {**schemas_of_packs(self.packs), **ours}
         self.store = store
-        parsed = parse_workflow(load_workflow(workflow_path), self.schemas)
+        parsed = parse_workflow(content, self.schemas)
         # A workflow finds its photos beside itself, as the shipped ones do, and in ./input, as in the editor.
         self._settings = replace(settings, input_dirs=(workflow_path.resolve().parent, Path("input").resolve()))
         self._workflow = apply_overrides(parsed, list(overrides), self.schemas)
         self.photos: list[Path | None] = [*expand_inputs(inputs)] if inputs else [None]
 
     def planned(self, photo: Path | None) -> PlannedRun:
-        """Plan the run over one photo.
+        """Plan the run over one photo, with everything there that it needs.
 
         Raises:
             WorkflowInvalidError: the workflow cannot run, or the photo is not there.
             WeightsMissingError: a model it needs is not installed.
             PhotokeepError: a weight file it needs cannot be used.
+        """
+        planned = self.laid_out(photo)
+        self.require_models(planned)
+        return planned
+
+    def laid_out(self, photo: Path | None) -> PlannedRun:
+        """Plan the run over one photo; its models need not be installed.
+
+        Raises:
+            WorkflowInvalidError: the workflow cannot run, or the photo is not there.
         """
         settings, workflow = self._settings, self._workflow
         if photo is not None:
@@ -139,11 +156,20 @@ class Job:
             workflow = feed_photo(workflow, photo.name, self.schemas)
         with host.standalone(settings):
             plan = make_plan(workflow, self.schemas)
+        return PlannedRun(photo, plan, settings)
+
+    def require_models(self, planned: PlannedRun) -> None:
+        """Check that a run's models are installed.
+
+        Raises:
+            WeightsMissingError: one is not; the hint has the command that gets what can be got.
+            PhotokeepError: a weight file cannot be used.
+        """
+        with host.standalone(planned.settings):
             try:
-                needed_models(plan, self.schemas).require()
+                needed_models(planned.plan, self.schemas).require()
             except WeightsMissingError as error:
                 raise self._with_command(error) from None
-        return PlannedRun(photo, plan, settings)
 
     def _with_command(self, error: WeightsMissingError) -> WeightsMissingError:
         """Add the one command that gets what is missing, where any of it can be got."""
@@ -151,7 +177,9 @@ class Job:
         if not any(published):
             return error
         what = "All of them" if all(published) else "All but your own files"
-        hint = f"{what}: photokeep models get -w {shlex.quote(str(self.workflow_path))}\n{error.hint}"
+        command = ["photokeep", "models", "get", "-w", str(self.workflow_path)]
+        command += [word for pack in self.packs for word in ("--allow-pack", str(pack.path))]
+        hint = f"{what}: {shlex.join(command)}\n{error.hint}"
         return WeightsMissingError(error.message, hint=hint, **error.context)
 
     def needed_models(self) -> NeededModels:
@@ -178,6 +206,7 @@ class Job:
             extra_pnginfo=workflow.extra_pnginfo,
             listener=listener,
             more_photos=more_photos,
+            packs=self.packs,
             identity=f"{self.workflow_path.resolve()}\n{planned.photo.absolute() if planned.photo else ''}",
         )
 
@@ -187,7 +216,11 @@ class Job:
         Everything that can be known beforehand is checked before any work. An interruption leaves the result of the
         photo in hand as the last one, and is then raised.
         """
-        self._check(listener)
+        for pack in self.packs:
+            listener(Warned(pack.warning()))
+            for left_out in pack.left_out:
+                listener(Warned(left_out))
+        self.check(listener)
         for index, photo in enumerate(self.photos):
             listener(RunStarted(photo, index + 1, len(self.photos)))
             try:
@@ -203,16 +236,19 @@ class Job:
             if self.store is not None:
                 self.store.evict()
 
-    def _check(self, listener: Listener) -> None:
+    def check(self, listener: Listener, *, need_models: bool = True) -> None:
         """Plan photos until one can be planned, to find what is wrong with the workflow itself.
 
+        Args:
+            listener: told what the user should know.
+            need_models: whether the models have to be installed.
         Raises:
             PhotokeepError: the workflow cannot run, or no photo can be used; the first photo's error.
         """
         first_error: WorkflowInvalidError | None = None
         for photo in self.photos:
             try:
-                plan = self.planned(photo).plan
+                plan = (self.planned if need_models else self.laid_out)(photo).plan
             except WorkflowInvalidError as error:
                 first_error = first_error or error
                 if any(problem["code"] != "custom_validation_failed" for problem in error.context["problems"]):
@@ -224,7 +260,6 @@ class Job:
         if first_error is not None:
             raise first_error
 
-    def forecast(self, photo: Path | None) -> tuple[Plan, list[Forecast]]:
-        """What would happen to each stage of one photo's run."""
-        planned = self.planned(photo)
-        return planned.plan, self._runner(planned, lambda _event: None).forecast()
+    def forecast(self, planned: PlannedRun) -> list[Forecast]:
+        """What would happen to each stage of a run; its models need not be installed."""
+        return self._runner(planned, lambda _event: None).forecast()

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import host, models, photo_io, weights
+from photokeep_nodes.errors import PhotokeepError
 from photokeep_nodes.files import sha256_of
 
 from . import artefact
@@ -14,10 +15,11 @@ from .fingerprint import code_digest, device_class, digest_of, library_versions,
 from .graph import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from photokeep_nodes.model_spec import ModelHandle
 
+    from .packs import Pack
     from .plan import Stage
     from .schema import NodeSchema
 
@@ -32,6 +34,7 @@ def stage_parts(
     digests: Mapping[str, tuple[str, ...]],
     hidden: Mapping[str, Any],
     device: str,
+    pack: Pack | None = None,
 ) -> dict[str, Any]:
     """Everything the stage's outputs depend on; the values are digests or plain.
 
@@ -41,6 +44,7 @@ def stage_parts(
         digests: of the outputs of each stage before it, by stage id.
         hidden: what hidden inputs hold, by kind; those not here (the node's own id) change no output.
         device: "auto", "cpu" or "cuda:N".
+        pack: the node pack of others that the class comes from.
     Raises:
         PhotoReadError: an input photo is not there.
         OSError: it cannot be read.
@@ -60,12 +64,12 @@ def stage_parts(
     precision = precision_class(device)
     return {
         "node": stage.class_type,
-        "code": code_digest(schema.node_class.__module__) if schema.node_class is not None else "",
+        "code": _code(schema, pack),
         "input": inputs,
-        "outside": _outside(schema, stage),
+        "outside": _outside(schema, stage, hidden, pack),
         "device": device_class(device),
         **({"precision": precision} if precision else {}),
-        "library version": library_versions(),
+        "library version": library_versions() | dict(pack.requires if pack is not None else ()),
     }
 
 
@@ -77,20 +81,43 @@ def model_digest(handle: ModelHandle) -> str:
     return found.digest if found is not None else content
 
 
-def _outside(schema: NodeSchema, stage: Stage) -> str:
+def _code(schema: NodeSchema, pack: Pack | None) -> str:
+    """Digest of a node's code: of all that it imports; of another pack's, which may hide what it imports, of all."""
+    if pack is not None:
+        return pack.code
+    return code_digest(schema.node_class.__module__) if schema.node_class is not None else ""
+
+
+def _outside(schema: NodeSchema, stage: Stage, hidden: Mapping[str, Any], pack: Pack | None) -> str:
     """Ask the node, as the host does, whether something outside its inputs has changed.
 
     Returns:
-        What belongs into the key: the digest of what ``IS_CHANGED`` says, or ``ALWAYS_NEW`` for NaN, which differs
-        from itself.
+        What belongs into the key: the digest of what ``IS_CHANGED`` says, or ``ALWAYS_NEW``: for NaN, which differs
+        from itself, for a node that cannot answer, and for what another pack's output node does, of which nothing is
+        known but that it is done for its own sake.
     """
+    if pack is not None and schema.output_node:
+        return ALWAYS_NEW
     is_changed = getattr(schema.node_class, "IS_CHANGED", None)
-    if is_changed is None or schema.file_inputs:  # the content of files is a part of the key of its own
+    # Of our own nodes' files the content is a part of the key of its own.
+    if is_changed is None or (schema.file_inputs and pack is None):
         return ""
-    wanted = inspect.signature(is_changed).parameters
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())
-    widgets = {n: v for n, v in stage.inputs.items() if not isinstance(v, Link) and (takes_all or n in wanted)}
-    answer = is_changed(**widgets)
+    try:
+        answer = _asked(is_changed, schema, stage, hidden)
+    except PhotokeepError:
+        raise
+    except (Exception, SystemExit):  # noqa: BLE001 - as the host does with a stranger's code
+        return ALWAYS_NEW
     if isinstance(answer, float) and math.isnan(answer):
         return ALWAYS_NEW
     return digest_of(str(answer))
+
+
+def _asked(is_changed: Callable[..., Any], schema: NodeSchema, stage: Stage, hidden: Mapping[str, Any]) -> Any:
+    """What ``IS_CHANGED`` says; a link's value is not told, as in the host."""
+    wanted = inspect.signature(is_changed).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())
+    known = {name: None if isinstance(value, Link) else value for name, value in stage.inputs.items()}
+    known |= {name: stage.id if kind == "UNIQUE_ID" else hidden.get(kind) for name, kind in schema.hidden.items()}
+    told = {name: value for name, value in known.items() if takes_all or name in wanted}
+    return is_changed(**({name: [value] for name, value in told.items()} if schema.input_is_list else told))

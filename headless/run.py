@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import host
-from photokeep_nodes.errors import CacheError, PhotokeepError
-from photokeep_nodes.files import sha256_of, write_atomically
+from photokeep_nodes.errors import CacheError, NodeInputError, PhotokeepError, WeightsMissingError
 from photokeep_nodes.model_spec import ModelHandle
 
 from . import artefact
@@ -23,16 +22,19 @@ from .events import Listener, RunResult, StageEnded, StageProgressed, StageResul
 from .fingerprint import explain, stage_key
 from .foresight import Foresight, handle_of, is_model_stage
 from .graph import Link
+from .kept_files import KeptFiles
 from .memory import PeakMemory
+from .packs import by_class_type
 from .parts import ALWAYS_NEW, model_digest, stage_parts
 from .preflight import needed_models
 from .store import Record, StoredFile, StoredOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from .events import RunStatus, StageStatus
+    from .packs import Pack
     from .plan import Plan, Stage
     from .schema import NodeSchema
     from .store import Store
@@ -46,13 +48,18 @@ class Forecast:
     """What would happen to a stage if the plan ran now.
 
     Attributes:
-        will_run: False if its outputs are in the store; None if that depends on what an earlier stage returns.
+        will_run: False if its outputs are in the store; None if that depends on what an earlier stage returns, or on
+            something that is not there.
         why: the reason in a few words.
+        blocked: a model or a file that it needs is not there.
+        last: what the store knows of the last time it ran: with these inputs, else with whatever inputs.
     """
 
     stage_id: str
     will_run: bool | None
     why: str
+    blocked: bool = False
+    last: Record | None = None
 
 
 class Runner:
@@ -68,6 +75,7 @@ class Runner:
         listener: told what happens.
         identity: names the workflow and photo, so that a stage can be told why it runs again.
         more_photos: whether the same plan follows for another photo.
+        packs: node packs of others that some of the classes come from.
     """
 
     def __init__(
@@ -82,8 +90,10 @@ class Runner:
         listener: Listener,
         identity: str,
         more_photos: bool = False,
+        packs: Sequence[Pack] = (),
     ) -> None:
         self._plan = plan
+        self._packs = by_class_type(packs)
         self._schemas = schemas
         self._settings = replace(settings, progress=self._on_progress)
         self._store = store
@@ -95,6 +105,7 @@ class Runner:
         self._digests: dict[str, tuple[str, ...]] = {}
         self._records: dict[str, Record] = {}
         self._results: dict[str, StageResult] = {}
+        self._kept_files = KeptFiles(settings.output_dir)
         self._waiting = self._count_consumers()
         worth_showing = [i for i in plan.order if not is_model_stage(schemas[plan.stages[i].class_type])]
         self._position = {stage_id: position for position, stage_id in enumerate(worth_showing, start=1)}
@@ -171,7 +182,7 @@ class Runner:
             key, why = self._key_and_reason(self._store, stage, parts)
             record = self._store.get(key) if key is not None else None
             if key is not None and record is not None:
-                files = self._files_in_place(self._store, record)
+                files = self._kept_files.put_back(self._store, record)
                 if files is not None:
                     self._records[stage.id] = record
                     self._digests[stage.id] = tuple(output.digest for output in record.outputs)
@@ -193,10 +204,10 @@ class Runner:
         with PeakMemory() as memory:
             outputs, saved = call_node(stage, schema, inputs)
         seconds = time.perf_counter() - started
-        files = self._saved_paths(saved)
+        files = self._saved_paths(stage, saved)
         for slot, value in enumerate(outputs):
             self._values[stage.id, slot] = value
-        self._keep(stage, outputs, files, seconds, key, parts)
+        self._keep(stage, outputs, files, (seconds, memory.peak_bytes), key, parts)
         said = self._report_slot(stage)
         self._end(
             stage,
@@ -224,6 +235,8 @@ class Runner:
             return ""  # whoever needs the value finds out, and makes it again
 
     def _end(self, stage: Stage, status: StageStatus, why: str = "", **facts: Any) -> None:
+        pack = self._packs.get(stage.class_type)
+        facts["pack"] = "" if pack is None else pack.name
         result = StageResult(stage.id, stage.title, stage.class_type, status, why, **facts)
         self._results[stage.id] = result
         if stage.id in self._position:
@@ -275,6 +288,7 @@ class Runner:
             digests=self._digests,
             hidden=self._hidden,
             device=self._settings.device,
+            pack=self._packs.get(stage.class_type),
         )
 
     def _key_and_reason(self, store: Store, stage: Stage, parts: dict[str, Any]) -> tuple[str | None, str]:
@@ -290,7 +304,7 @@ class Runner:
         stage: Stage,
         outputs: tuple[Any, ...],
         files: list[tuple[Path, str]],
-        seconds: float,
+        took: tuple[float, int],
         key: str | None,
         parts: dict[str, Any] | None,
     ) -> None:
@@ -317,7 +331,7 @@ class Runner:
             blobs[blob] = data
             kept.append(StoredFile(name, blob, len(data)))
         try:
-            self._store.put(key, Record(tuple(stored), tuple(kept), seconds), blobs)
+            self._store.put(key, Record(tuple(stored), tuple(kept), *took), blobs)
         except CacheError as error:
             if not self._store_failed:
                 self._listener(Warned(str(error)))
@@ -325,75 +339,63 @@ class Runner:
             return
         self._store.remember_parts(self._stage_name(stage), parts)
 
-    def _saved_paths(self, saved: list[str]) -> list[tuple[Path, str]]:
-        return [(self._settings.output_dir / name, name) for name in saved]
-
-    def _files_in_place(self, store: Store, record: Record) -> tuple[Path, ...] | None:
-        """Put back what a cached stage had saved.
-
-        Returns:
-            The paths, or None if one cannot be put back because another file has its name, or its bytes are gone.
-        """
-        for file in record.files:
-            if self._in_place(file):
-                continue
-            if not self._restorable(store, file):
-                return None
-            try:
-                write_atomically(self._settings.output_dir / file.name, store.read(file.blob))
-            except (OSError, CacheError):
-                return None  # the stage itself then says what is wrong with the folder
-        return tuple(self._settings.output_dir / file.name for file in record.files)
-
-    def _in_place(self, file: StoredFile) -> bool:
-        """Whether the output folder holds exactly this file."""
-        path = self._settings.output_dir / file.name
-        try:
-            return self._inside(path) and path.stat().st_size == file.size_bytes and sha256_of(path) == file.blob
-        except OSError:
-            return False
-
-    def _restorable(self, store: Store, file: StoredFile) -> bool:
-        """Whether the file can be put back without touching another."""
-        path = self._settings.output_dir / file.name
-        return self._inside(path) and not path.exists() and store.has(file.blob)
-
-    def _inside(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self._settings.output_dir.resolve())
+    def _saved_paths(self, stage: Stage, saved: list[str]) -> list[tuple[Path, str]]:
+        paths = [(self._settings.output_dir / name, name) for name in saved]
+        if stage.class_type in self._packs:  # which may say what it likes
+            return [(path, name) for path, name in paths if self._kept_files.holds(path) and path.is_file()]
+        return paths
 
     # -- looking ahead ------------------------------------------------------------------------------------------
 
     def forecast(self) -> list[Forecast]:
-        """Say for each stage, in order, whether it would run, without running any."""
+        """Say for each stage, in order, whether it would run, without running any; models need not be installed."""
         result = []
+        unusable: dict[str, str] = {}
         with host.standalone(self._settings):
             for stage_id in self._plan.order:
                 stage = self._plan.stages[stage_id]
                 schema = self._schemas[stage.class_type]
-                if (handle := handle_of(stage, schema)) is not None:
-                    if not stage.links:  # else it is known when what they carry is
+                if (handle := handle_of(stage, schema)) is None:
+                    found = self._forecast(stage, unusable)
+                    result.append(replace(found, last=found.last or self._last_record(stage)))
+                elif not stage.links:  # else it is known when what they carry is
+                    try:
                         self._digests[stage_id] = (model_digest(handle),)
-                    continue
-                result.append(self._forecast(stage))
+                    except PhotokeepError as error:
+                        missing = isinstance(error, WeightsMissingError)
+                        unusable[stage_id] = f"{stage.title} {'is not installed' if missing else 'cannot be used'}"
         return result
 
-    def _forecast(self, stage: Stage) -> Forecast:
-        before = [
-            self._plan.stages[link.node_id].title for link in stage.links.values() if link.node_id not in self._digests
-        ]
-        if before:
-            return Forecast(stage.id, None, f"after {before[0]}")
+    def _forecast(self, stage: Stage, unusable: Mapping[str, str]) -> Forecast:
+        unknown = [link.node_id for link in stage.links.values() if link.node_id not in self._digests]
+        if blockers := [unusable[source] for source in unknown if source in unusable]:
+            return Forecast(stage.id, None, blockers[0], blocked=True)
+        if unknown:
+            return Forecast(stage.id, None, f"after {self._plan.stages[unknown[0]].title}")
         if self._store is None:
             return Forecast(stage.id, will_run=True, why="the cache is off")
-        parts = self._parts(stage)
+        try:
+            parts = self._parts(stage)
+        except (PhotokeepError, OSError) as error:  # what it reads is not there, or not to be read
+            return Forecast(stage.id, None, str(error).splitlines()[0], blocked=True)
         key, why = self._key_and_reason(self._store, stage, parts)
         record = self._store.get(key) if key is not None else None
         if record is None:
             return Forecast(stage.id, will_run=True, why=why)
-        if not all(self._in_place(file) or self._restorable(self._store, file) for file in record.files):
+        if not self._kept_files.can_be_put_back(self._store, record):
             return Forecast(stage.id, will_run=True, why=_MOVED)
         self._digests[stage.id] = tuple(output.digest for output in record.outputs)
-        return Forecast(stage.id, will_run=False, why="unchanged")
+        return Forecast(stage.id, will_run=False, why="unchanged", last=record)
+
+    def _last_record(self, stage: Stage) -> Record | None:
+        parts = None if self._store is None else self._store.last_parts(self._stage_name(stage))
+        if self._store is None or parts is None:
+            return None
+        try:
+            key = stage_key(parts)
+        except NodeInputError:  # the file was changed by somebody
+            return None
+        return self._store.get(key)
 
 
 def _encoded(value: Any) -> artefact.Artefact | None:

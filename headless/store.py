@@ -67,11 +67,20 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Record:
-    """What a stage left behind under one key."""
+    """What a stage left behind under one key.
+
+    Attributes:
+        outputs: in order.
+        files: what it wrote.
+        seconds: time it took.
+        peak_bytes: highest memory in use while it ran; 0 where it was not noted.
+        created: when, in seconds since 1970.
+    """
 
     outputs: tuple[StoredOutput, ...]
     files: tuple[StoredFile, ...] = ()
     seconds: float = 0.0
+    peak_bytes: int = 0
     created: float = field(default_factory=time.time)
 
     def blobs(self) -> Iterator[tuple[str, int]]:
@@ -300,8 +309,11 @@ def _parse(data: bytes) -> Record:
         outputs=tuple(StoredOutput(**output) for output in raw["outputs"]),
         files=tuple(StoredFile(**file) for file in raw["files"]),
         seconds=float(raw["seconds"]),
+        peak_bytes=raw.get("peak_bytes", 0),  # records of earlier versions have none
         created=float(raw["created"]),
     )
+    if type(record.peak_bytes) is not int:
+        raise ValueError("a record must give memory in bytes")
     for blob, size in record.blobs():
         if re.fullmatch(r"[0-9a-f]{64}", blob) is None or type(size) is not int:
             raise ValueError("a record must name blobs by sha256 and give their lengths")

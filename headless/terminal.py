@@ -1,21 +1,67 @@
-"""Where to print for people."""
+"""Where to print for people, and where to write for programs."""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+import re
+import sys
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
 _PIPED_WIDTH = 200
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the rest of them stand for the bytes of a file's name
 
 
-def open_console(*, stderr: bool = False) -> Console:
+def open_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
     """Return a console; in a file or a pipe, lines are long enough for paths to stay whole."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    made = Console(stderr=stderr, file=file, highlight=False, soft_wrap=True)
     if not made.is_terminal and not os.environ.get("COLUMNS"):
         made.width = _PIPED_WIDTH
     return made
+
+
+def as_json_text(data: Any) -> str:
+    """Plain data as it is written; halves of characters, which have no bytes, as JSON spells them."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return _HALVES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def write_text(target: str, text: str) -> None:
+    """Write a report to a file, whole or not at all, or to standard output for "-".
+
+    Raises:
+        PhotokeepError: the file cannot be written.
+    """
+    # A file name need not be text; it comes out as the bytes it went in as.
+    data = text.encode("utf-8", "surrogateescape")
+    if target == "-":
+        import click
+
+        click.echo(data, nl=False)
+        return
+    from photokeep_nodes.errors import PhotokeepError
+    from photokeep_nodes.files import write_atomically
+
+    try:
+        write_atomically(Path(target), data)
+    except OSError as error:
+        raise PhotokeepError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def only_reports_on_stdout(*, wanted: bool = True) -> Iterator[None]:
+    """Have what anybody prints in the body go to standard error: nodes of others print as they like."""
+    if not wanted:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield

@@ -12,7 +12,8 @@
     │   ├── WorkflowFormatError     not JSON, not a workflow
     │   └── WorkflowInvalidError    a workflow, but not one that can run
     ├── UsageError                  what was asked for cannot be done as asked
-    │   └── MissingExtraError       it needs a package that is not installed
+    │   ├── MissingExtraError       it needs a package that is not installed
+    │   └── NodePackError           a node pack of others cannot be used
     ├── WeightsError
     │   ├── WeightsMissingError     a model's file is not installed
     │   ├── WeightsCorruptError     size or digest differ from the catalogue
@@ -109,6 +110,10 @@ class UsageError(PhotokeepError):
 
 class MissingExtraError(UsageError):
     """What was asked for needs an optional package that is not installed; the hint has the command that gets it."""
+
+
+class NodePackError(UsageError):
+    """A node pack of somebody else's that the user named cannot be used here."""
 
 
 class WeightsError(PhotokeepError):

@@ -6,19 +6,20 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import skimage.data
+from command_shell import Shell, imported, save_photo
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from headless import cli
 from photokeep_nodes import vram_manager
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTORE = ROOT / "workflows" / "restore.json"
@@ -28,58 +29,9 @@ STAGES = [
 RESTORE_FULL = ROOT / "workflows" / "restore_full.json"
 
 
-class Shell:
-    """Runs the two commands in a folder of their own, with a cache of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = os.environ | {
-            "PHOTOKEEP_CACHE": str(folder / "cache"),
-            "PHOTOKEEP_MODELS": str(folder / "models"),
-            "XDG_DATA_HOME": str(folder / "data"),
-            "NO_COLOR": "1",
-            "COLUMNS": "200",
-        }
-
-    def start(self, entry: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        code = f"from headless.cli import {entry}; {entry}()"
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def _finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self._finish(self.start("run_command", *arguments, **environment))
-
-    def photokeep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return self._finish(self.start("main", *arguments))
-
-    def output(self) -> list[str]:
-        folder = self.folder / "output"
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
 @pytest.fixture
 def shell(tmp_path):
     return Shell(tmp_path)
-
-
-def save_photo(path: Path, side: int = 48) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(skimage.data.astronaut()[60 : 60 + side, 180 : 180 + side])).save(path)
-    return path
-
-
-def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
-    return {line.rsplit("|", 1)[-1].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
 
 
 def stages(done: subprocess.CompletedProcess[str]) -> dict[str, str]:

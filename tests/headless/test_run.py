@@ -170,11 +170,17 @@ class Bench:
     def run(self, nodes, **settings):
         calls.clear()
         self.events.clear()
+        return self._runner(nodes, SCHEMAS, **settings).run()
+
+    def forecast(self, nodes, schemas=SCHEMAS):
+        calls.clear()
+        return self._runner(nodes, schemas).forecast()
+
+    def _runner(self, nodes, schemas, **settings):
         flow = workflow(**nodes)
-        plan = make_plan(flow, SCHEMAS)
-        runner = Runner(
-            plan,
-            SCHEMAS,
+        return Runner(
+            make_plan(flow, schemas),
+            schemas,
             host.Standalone(output_dir=self.output, device="cpu", **settings),
             store=self.store,
             prompt=flow.to_prompt(),
@@ -182,7 +188,6 @@ class Bench:
             listener=self.events.append,
             identity="test",
         )
-        return runner.run()
 
 
 @pytest.fixture
@@ -380,30 +385,38 @@ def test_outputs_are_dropped_once_their_last_taker_has_run(bench):
 
 
 def test_forecast_says_what_a_run_would_do(bench):
-    flow = workflow(**CHAIN)
-
-    def forecast(nodes):
-        changed = workflow(**nodes)
-        return Runner(
-            make_plan(changed, SCHEMAS),
-            SCHEMAS,
-            host.Standalone(output_dir=bench.output, device="cpu"),
-            store=bench.store,
-            prompt=flow.to_prompt(),
-            extra_pnginfo={},
-            listener=lambda _event: None,
-            identity="test",
-        ).forecast()
-
-    assert [each.will_run for each in forecast(CHAIN)] == [True, None, None]
+    assert [each.will_run for each in bench.forecast(CHAIN)] == [True, None, None]
     bench.run(CHAIN)
-    calls.clear()
-    assert [each.will_run for each in forecast(CHAIN)] == [False, False, False]
-    changed = forecast(CHAIN | {"a": ("Source", {"level": 0.5})})
+    assert [each.will_run for each in bench.forecast(CHAIN)] == [False, False, False]
+    changed = bench.forecast(CHAIN | {"a": ("Source", {"level": 0.5})})
     assert [each.will_run for each in changed] == [True, None, None]
     assert changed[0].why == "input changed: level"
     assert changed[1].why == "after A"
     assert calls == []
+
+
+def test_forecast_tells_what_a_stage_took_last_time_whatever_its_inputs(bench):
+    before = bench.forecast(CHAIN)
+    assert [each.last for each in before] == [None, None, None]
+    bench.run(CHAIN)
+    for nodes in (CHAIN, CHAIN | {"a": ("Source", {"level": 0.5})}):
+        assert all(each.last.seconds > 0 and each.last.peak_bytes > 0 for each in bench.forecast(nodes))
+
+
+class Read(Source):
+    """Takes a photo, of which nothing was asked beforehand."""
+
+    FILE_INPUTS = ("photo",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"photo": ("STRING", {})}}
+
+
+def test_forecast_goes_on_past_a_file_that_is_not_there(bench):
+    found = bench.forecast(CHAIN | {"a": ("Read", {"photo": "gone.png"})}, schemas_of(NODES | {"Read": Read}))
+    assert [(each.will_run, each.blocked) for each in found] == [(None, True), (None, False), (None, False)]
+    assert "gone.png" in found[0].why
 
 
 def test_missing_weights_stop_the_run_before_any_work(tmp_path, monkeypatch):

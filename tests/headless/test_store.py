@@ -166,6 +166,15 @@ def with_output(**changes: Any) -> dict[str, Any]:
     return {**GOOD, "outputs": [{**GOOD["outputs"][0], **changes}]}
 
 
+def test_records_of_earlier_versions_are_read(store):
+    path = store.root / "records" / "ab" / f"{'ab' * 32}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({name: value for name, value in GOOD.items() if name != "peak_bytes"}))
+    found = store.get("ab" * 32)
+    assert found is not None
+    assert found.peak_bytes == 0
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -181,6 +190,7 @@ def with_output(**changes: Any) -> dict[str, Any]:
         json.dumps({**GOOD, "outputs": [3]}).encode(),
         json.dumps({**GOOD, "outputs": None}).encode(),
         json.dumps({**GOOD, "seconds": "soon"}).encode(),
+        json.dumps({**GOOD, "peak_bytes": float("inf")}).encode(),
         json.dumps({**GOOD, "files": [{"name": 1, "blob": sha(b"f"), "size_bytes": 1}]}).encode(),
         json.dumps(with_output(kind="pickle")).encode(),
         json.dumps(with_output(kind=["json"])).encode(),
