@@ -18,6 +18,7 @@ from photokeep_nodes.model_spec import ModelHandle
 
 from .fingerprint import digest_of
 from .over_lists import Several
+from .schema import LIVE_TYPES
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,11 @@ class Artefact:
     kind: Kind
     data: bytes
     digest: str
+
+
+def stored_type(type_name: str) -> bool:
+    """Whether values of a node's output type are of a kind that is stored; of types nobody knows, they may be."""
+    return type_name not in LIVE_TYPES
 
 
 def encode(value: Any, *, model_digest: str = "") -> Artefact | None:

@@ -20,6 +20,7 @@ import click
 from .cli_models import models_group
 from .cli_options import HELP_OPTIONS, JobOptions, job_options, require_folder
 from .cli_plan import plan_command, show_plan
+from .cli_workflow import convert_command, lint_command
 from .terminal import as_json_text, only_reports_on_stdout, open_console, write_text
 
 # Everything heavier is imported by the command that needs it, so that --help answers at once.
@@ -223,6 +224,8 @@ def photokeep() -> None:
 
 photokeep.add_command(run_workflow)
 photokeep.add_command(plan_command)
+photokeep.add_command(lint_command)
+photokeep.add_command(convert_command)
 photokeep.add_command(models_group)
 
 

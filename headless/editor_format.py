@@ -9,6 +9,7 @@ ones included (13); links override them (10) and are matched by input name (11);
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -237,6 +238,16 @@ class _Converter:
         self.warnings += [
             Problem.at(
                 made,
+                "choice_made",
+                "of its {this|or that} one is taken, the same at each run; the editor takes one by chance",
+                input_name=widget.name,
+            )
+            for widget in node.fields.widgets
+            if _has_choices(widget)
+        ]
+        self.warnings += [
+            Problem.at(
+                made,
                 "values_disagree",
                 f"the file has {shown(at_position)} for it by position and {shown(by_name)} by name",
                 input_name=name,
@@ -284,6 +295,12 @@ class _Converter:
 
 
 _SILENT = frozenset({"Note", "MarkdownNote"})
+
+
+def _has_choices(widget: Widget) -> bool:
+    """Whether a text holds choices that are made when it is sent."""
+    chooses = widget.spec is not None and widget.spec.options.get("dynamicPrompts") and isinstance(widget.value, str)
+    return bool(chooses) and re.search(r"{[^{}]*\|[^{}]*}", widget.value) is not None
 
 
 def _primitive_value(node: LiveNode, otherwise: Any) -> Any:

@@ -73,6 +73,11 @@ def stage_parts(
     }
 
 
+def always_new(schema: NodeSchema, stage: Stage) -> bool:
+    """Whether nothing that a stage returns may be kept, as far as its node says so before it runs."""
+    return _outside(schema, stage, {}, None) == ALWAYS_NEW
+
+
 def model_digest(handle: ModelHandle) -> str:
     """Digest of a model stage's output: the name, the weights and the code behind a handle."""
     spec = models.get(handle)

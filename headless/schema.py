@@ -41,6 +41,12 @@ WIDGET_TYPES = frozenset(
 )
 """Input types for which the editor draws a widget, so that a value needs no link."""
 
+LIVE_TYPES = frozenset(
+    {"MODEL", "CLIP", "VAE", "CONDITIONING", "CONTROL_NET", "CLIP_VISION", "CLIP_VISION_OUTPUT", "STYLE_MODEL"}
+    | {"GUIDER", "SAMPLER", "SIGMAS", "NOISE", "AUDIO", "VIDEO", "LATENT"}
+)
+"""The host's types whose values are objects of a running program: they have no widget, and are not stored."""
+
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 """INT inputs of these names get a control-after-generate widget even where the class says nothing about it."""
 

@@ -14,6 +14,7 @@ from photokeep_nodes.errors import PhotokeepError
 
 from .dynamic_inputs import flat_inputs
 from .graph import Link, Problem, Workflow, WorkflowNode, printable, shown
+from .schema import LIVE_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 _ANY_TYPES = frozenset({"*", "COMFY_MATCHTYPE_V3"})
 _SHOWN_CHOICES = 12
 
-_LINK_ONLY = frozenset(
-    {"IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "VAE", "CONDITIONING", "CONTROL_NET", "CLIP_VISION"}
-    | {"CLIP_VISION_OUTPUT", "STYLE_MODEL", "UPSCALE_MODEL", "GUIDER", "SAMPLER", "SIGMAS", "NOISE", "AUDIO", "VIDEO"}
-)
+_LINK_ONLY = LIVE_TYPES | {"IMAGE", "MASK", "UPSCALE_MODEL"}
 """Types whose values exist only while a workflow runs: no widget, no JSON form."""
 
 
