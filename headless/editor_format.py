@@ -9,7 +9,6 @@ ones included (13); links override them (10) and are matched by input name (11);
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -299,8 +298,10 @@ _SILENT = frozenset({"Note", "MarkdownNote"})
 
 def _has_choices(widget: Widget) -> bool:
     """Whether a text holds choices that are made when it is sent."""
-    chooses = widget.spec is not None and widget.spec.options.get("dynamicPrompts") and isinstance(widget.value, str)
-    return bool(chooses) and re.search(r"{[^{}]*\|[^{}]*}", widget.value) is not None
+    if widget.spec is None or not widget.spec.options.get("dynamicPrompts") or not isinstance(widget.value, str):
+        return False
+    groups = (part.partition("}") for part in widget.value.split("{")[1:])
+    return any(closed and "|" in inside for inside, closed, _ in groups)
 
 
 def _primitive_value(node: LiveNode, otherwise: Any) -> Any:
