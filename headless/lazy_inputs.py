@@ -50,7 +50,7 @@ def unneeded_inputs(node: WorkflowNode, schema: NodeSchema, workflow: Workflow) 
         needed = schema.node_class().check_lazy_status(
             **{name: value for name, value in arguments.items() if takes_all or name in wanted}
         )
-    except Exception:  # noqa: BLE001 - a node's own code may raise anything; then every input is brought, as asked
+    except (Exception, SystemExit):  # noqa: BLE001 - a node's own code may raise anything; then every input is brought, as asked
         return frozenset()
     return frozenset(lazy - set(needed or ()))
 

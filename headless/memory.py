@@ -17,13 +17,17 @@ class PeakMemory:
     On CUDA devices torch counts for us, and each one's own peak is added up; elsewhere the process's resident set is
     sampled fifty times a second.
 
+    Args:
+        sampler: one that is running already, for bodies that follow each other: starting one takes longer than many
+            a stage. Without, there is one for this body.
     Attributes:
         peak_bytes: the highest value seen, once the body has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: PeakSampler | None = None) -> None:
         self.peak_bytes = 0
-        self._resident = PeakSampler()
+        self._lent = sampler is not None
+        self._resident = sampler or PeakSampler()
         self._stretches: list[CudaStretch] = []
         self._under_way = ExitStack()
 
@@ -34,7 +38,10 @@ class PeakMemory:
             self._stretches = [CudaStretch(index) for index in range(torch.cuda.device_count())]
         for stretch in self._stretches:
             self._under_way.enter_context(stretch)
-        self._under_way.enter_context(self._resident)
+        if self._lent:
+            self._resident.restart()
+        else:
+            self._under_way.enter_context(self._resident)
         return self
 
     def __exit__(
@@ -48,4 +55,4 @@ class PeakMemory:
 
             self.peak_bytes = sum(map(cuda_laps.since_first_use, range(torch.cuda.device_count())))
         else:
-            self.peak_bytes = self._resident.peak_bytes
+            self.peak_bytes = self._resident.look()

@@ -27,12 +27,31 @@ ALWAYS_NEW = "always new"
 """In place of a digest: nothing the stage returns may be kept."""
 
 
+class HiddenInputs:
+    """What hidden inputs hold, by kind. A whole workflow is digested once, not for each stage that embeds it.
+
+    Args:
+        prompt: the workflow in API form.
+        extra_pnginfo: the editor's own graph.
+    """
+
+    def __init__(self, prompt: Mapping[str, Any], extra_pnginfo: Mapping[str, Any]) -> None:
+        self.values = {"PROMPT": dict(prompt), "EXTRA_PNGINFO": dict(extra_pnginfo), "DYNPROMPT": dict(prompt)}
+        self._digests: dict[str, str] = {}
+
+    def digest(self, kind: str) -> str:
+        """Digest of what inputs of a kind hold."""
+        if kind not in self._digests:
+            self._digests[kind] = digest_of(self.values[kind])
+        return self._digests[kind]
+
+
 def stage_parts(
     stage: Stage,
     schema: NodeSchema,
     *,
     digests: Mapping[str, tuple[str, ...]],
-    hidden: Mapping[str, Any],
+    hidden: HiddenInputs,
     device: str,
     pack: Pack | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +61,7 @@ def stage_parts(
         stage: the stage.
         schema: its class.
         digests: of the outputs of each stage before it, by stage id.
-        hidden: what hidden inputs hold, by kind; those not here (the node's own id) change no output.
+        hidden: what hidden inputs hold; kinds that are not there (the node's own id) change no output.
         device: "auto", "cpu" or "cuda:N".
         pack: the node pack of others that the class comes from.
     Raises:
@@ -59,14 +78,14 @@ def stage_parts(
         else:
             inputs[name] = digest_of(value)
     for name, kind in schema.hidden.items():
-        if kind in hidden:
-            inputs[name] = digest_of(hidden[kind])
+        if kind in hidden.values:
+            inputs[name] = hidden.digest(kind)
     precision = precision_class(device)
     return {
         "node": stage.class_type,
         "code": _code(schema, pack),
         "input": inputs,
-        "outside": _outside(schema, stage, hidden, pack),
+        "outside": _outside(schema, stage, hidden.values, pack),
         "device": device_class(device),
         **({"precision": precision} if precision else {}),
         "library version": library_versions() | dict(pack.requires if pack is not None else ()),

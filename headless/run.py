@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import host
 from photokeep_nodes.errors import CacheError, NodeInputError, PhotokeepError, WeightsMissingError
 from photokeep_nodes.model_spec import ModelHandle
+from photokeep_nodes.peak_memory import PeakSampler
 
 from . import artefact
 from .call import call_node, file_error
 from .events import Listener, RunResult, StageEnded, StageProgressed, StageResult, StageStarted, Warned
+from .explanations import Explanations
 from .fingerprint import explain, stage_key
 from .foresight import Foresight, handle_of, is_model_stage
 from .graph import Link
 from .kept_files import KeptFiles
 from .memory import PeakMemory
 from .packs import by_class_type
-from .parts import ALWAYS_NEW, model_digest, stage_parts
+from .parts import ALWAYS_NEW, HiddenInputs, model_digest, stage_parts
 from .preflight import needed_models
-from .store import Record, StoredFile, StoredOutput
+from .store import Record, StoredFile, StoredOutput, short_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,11 +100,11 @@ class Runner:
         self._schemas = schemas
         self._settings = replace(settings, progress=self._on_progress)
         self._store = store
-        self._hidden = {"PROMPT": dict(prompt), "EXTRA_PNGINFO": dict(extra_pnginfo), "DYNPROMPT": dict(prompt)}
+        self._hidden = HiddenInputs(prompt, extra_pnginfo)
         self._listener = listener
         self._identity = identity
         self._foresight = Foresight(plan, schemas, job_id=f"{identity} {id(self)}", more_photos=more_photos)
-        self._values: dict[tuple[str, int], Any] = {}
+        self._values: dict[str, dict[int, Any]] = {}
         self._digests: dict[str, tuple[str, ...]] = {}
         self._records: dict[str, Record] = {}
         self._results: dict[str, StageResult] = {}
@@ -111,6 +114,9 @@ class Runner:
         self._position = {stage_id: position for position, stage_id in enumerate(worth_showing, start=1)}
         self._current = ""
         self._store_failed = False
+        self._explained = Explanations(store, identity)
+        self._sampler: PeakSampler | None = None
+        self._under_way = ExitStack()
 
     def _count_consumers(self) -> dict[str, int]:
         waiting = dict.fromkeys(self._plan.order, 0)
@@ -137,7 +143,7 @@ class Runner:
         with host.standalone(self._settings):
             needed_models(self._plan, self._schemas).require()
             try:
-                with self._foresight:
+                with self._foresight, self._explained, self._under_way:
                     for stage_id in self._plan.order:
                         self._take(self._plan.stages[stage_id])
             except KeyboardInterrupt:
@@ -172,14 +178,14 @@ class Runner:
         schema = self._schemas[stage.class_type]
         linked = {name: self._value(link) for name, link in stage.links.items()} if is_model_stage(schema) else {}
         if (handle := handle_of(stage, schema, **linked)) is not None:
-            self._values[stage.id, 0] = handle
+            self._values[stage.id] = {0: handle}
             self._digests[stage.id] = (model_digest(handle),)
             self._end(stage, "ran")
             return
         parts, key, why = None, None, "the cache is off"
         if self._store is not None:
             parts = self._parts(stage)
-            key, why = self._key_and_reason(self._store, stage, parts)
+            key, why = self._key_and_reason(stage, parts)
             record = self._store.get(key) if key is not None else None
             if key is not None and record is not None:
                 files = self._kept_files.put_back(self._store, record)
@@ -201,12 +207,11 @@ class Runner:
         self._listener(StageStarted(stage.id, stage.title, why, self._position[stage.id], len(self._position)))
         started = time.perf_counter()
         self._foresight.begin(stage.id)
-        with PeakMemory() as memory:
+        with PeakMemory(self._running_sampler()) as memory:
             outputs, saved = call_node(stage, schema, inputs)
         seconds = time.perf_counter() - started
         files = self._saved_paths(stage, saved)
-        for slot, value in enumerate(outputs):
-            self._values[stage.id, slot] = value
+        self._values[stage.id] = dict(enumerate(outputs))
         self._keep(stage, outputs, files, (seconds, memory.peak_bytes), key, parts)
         said = self._report_slot(stage)
         self._end(
@@ -218,6 +223,13 @@ class Runner:
             files=tuple(path for path, _ in files),
             report="" if said is None else str(outputs[said]),
         )
+        for each in {stage.id, *(link.node_id for link in stage.links.values())}:
+            self._drop_unwanted(each)
+
+    def _running_sampler(self) -> PeakSampler:
+        if self._sampler is None:
+            self._sampler = self._under_way.enter_context(PeakSampler())
+        return self._sampler
 
     def _report_slot(self, stage: Stage) -> int | None:
         """Which output holds what a stage says of its work, if one does."""
@@ -230,7 +242,7 @@ class Runner:
             return ""
         output = record.outputs[slot]
         try:
-            return str(artefact.decode(output.kind, store.read(output.blob)))
+            return str(artefact.decode(output.kind, store.value(output)))
         except CacheError:
             return ""  # whoever needs the value finds out, and makes it again
 
@@ -245,29 +257,31 @@ class Runner:
     def _release(self, stage_id: str) -> None:
         """Drop a stage's outputs from memory once every stage that takes them has ended."""
         self._waiting[stage_id] -= 1
-        self._drop_unwanted()
+        self._drop_unwanted(stage_id)
 
-    def _drop_unwanted(self) -> None:
-        for place, value in list(self._values.items()):
-            # Handles weigh nothing, and a stage that has to be made again needs its model.
-            if self._waiting[place[0]] <= 0 and not isinstance(value, ModelHandle):
-                del self._values[place]
+    def _drop_unwanted(self, stage_id: str) -> None:
+        # Handles weigh nothing, and a stage that has to be made again needs its model.
+        if self._waiting[stage_id] <= 0 and not isinstance(self._values.get(stage_id, {}).get(0), ModelHandle):
+            self._values.pop(stage_id, None)
 
     # -- values between stages ----------------------------------------------------------------------------------
 
     def _value(self, link: Link) -> Any:
-        place = (link.node_id, link.output_index)
-        if place not in self._values:
+        values = self._values.setdefault(link.node_id, {})
+        if link.output_index not in values:
             record = self._records.get(link.node_id)
             try:
                 if self._store is None or record is None:
                     raise CacheError("a stage's output was dropped")
                 output = record.outputs[link.output_index]
-                self._values[place] = artefact.decode(output.kind, self._store.read(output.blob))
+                values[link.output_index] = artefact.decode(output.kind, self._store.value(output))
             except CacheError as error:
                 self._listener(Warned(f"{self._plan.stages[link.node_id].title}: {error.message}; it runs again"))
+                # What it made is taken before it is dropped: nobody else may be waiting for it any more.
+                self._waiting[link.node_id] += 1
                 self._rerun(self._plan.stages[link.node_id], error)
-        return self._values[place]
+                self._waiting[link.node_id] -= 1
+        return self._values[link.node_id][link.output_index]
 
     def _rerun(self, stage: Stage, error: CacheError) -> None:
         parts = self._parts(stage) if self._store is not None else None
@@ -276,7 +290,8 @@ class Runner:
 
     def _hidden_inputs(self, stage: Stage, schema: NodeSchema) -> dict[str, Any]:
         return {
-            name: stage.id if kind == "UNIQUE_ID" else self._hidden.get(kind) for name, kind in schema.hidden.items()
+            name: stage.id if kind == "UNIQUE_ID" else self._hidden.values.get(kind)
+            for name, kind in schema.hidden.items()
         }
 
     # -- keys and stored outputs --------------------------------------------------------------------------------
@@ -291,13 +306,10 @@ class Runner:
             pack=self._packs.get(stage.class_type),
         )
 
-    def _key_and_reason(self, store: Store, stage: Stage, parts: dict[str, Any]) -> tuple[str | None, str]:
+    def _key_and_reason(self, stage: Stage, parts: dict[str, Any]) -> tuple[str | None, str]:
         if parts["outside"] == ALWAYS_NEW:
             return None, "its result may differ each time"
-        return stage_key(parts), explain(store.last_parts(self._stage_name(stage)), parts)
-
-    def _stage_name(self, stage: Stage) -> str:
-        return f"{self._identity}\n{stage.id}\n{stage.class_type}"
+        return stage_key(parts), explain(self._explained.last(stage), parts)
 
     def _keep(
         self,
@@ -319,8 +331,10 @@ class Runner:
                 self._digests[stage.id] = tuple(f"run {time.time_ns()} slot {i}" for i in range(len(outputs)))
                 return
             blob = hashlib.sha256(one.data).hexdigest() if one.kind != "tensor" else one.digest
-            blobs[blob] = one.data
-            stored.append(StoredOutput(one.kind, one.digest, blob, len(one.data)))
+            text = short_text(one.data)
+            if text is None:
+                blobs[blob] = one.data
+            stored.append(StoredOutput(one.kind, one.digest, blob, len(one.data), text))
         self._digests[stage.id] = tuple(output.digest for output in stored)
         if key is None or parts is None:
             return
@@ -337,7 +351,7 @@ class Runner:
                 self._listener(Warned(str(error)))
             self._store_failed = True
             return
-        self._store.remember_parts(self._stage_name(stage), parts)
+        self._explained.remember(stage, parts)
 
     def _saved_paths(self, stage: Stage, saved: list[str]) -> list[tuple[Path, str]]:
         paths = [(self._settings.output_dir / name, name) for name in saved]
@@ -378,7 +392,7 @@ class Runner:
             parts = self._parts(stage)
         except (PhotokeepError, OSError) as error:  # what it reads is not there, or not to be read
             return Forecast(stage.id, None, str(error).splitlines()[0], blocked=True)
-        key, why = self._key_and_reason(self._store, stage, parts)
+        key, why = self._key_and_reason(stage, parts)
         record = self._store.get(key) if key is not None else None
         if record is None:
             return Forecast(stage.id, will_run=True, why=why)
@@ -388,7 +402,7 @@ class Runner:
         return Forecast(stage.id, will_run=False, why="unchanged", last=record)
 
     def _last_record(self, stage: Stage) -> Record | None:
-        parts = None if self._store is None else self._store.last_parts(self._stage_name(stage))
+        parts = self._explained.last(stage)
         if self._store is None or parts is None:
             return None
         try:

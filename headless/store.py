@@ -1,7 +1,8 @@
 """Stage outputs on disk: a record per key, and blobs by content.
 
-``records/ab/<key>.json`` lists a stage's outputs, ``blobs/cd/<sha256>`` holds their bytes, ``stages/<id>.json`` the
-parts of the key a stage last had, to say why it runs again. Blobs are written first and the record last, each through
+``records/ab/<key>.json`` lists a stage's outputs, with those in it that are short; ``blobs/cd/<sha256>`` holds the
+bytes of the others, ``stages/<id>.json`` the parts of the keys that the stages of a run last had, to say why they run
+again. Blobs are written first and the record last, each through
 a temporary file, so that a kill at any moment leaves either a whole entry or none. What is read is checked against
 its digest; what does not match is set aside and made again. Two processes may use one folder: whatever one of them
 deletes under the other's hands is made again, too.
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from .artefact import Kind
 
 _LOW_WATER = 0.8  # eviction goes this far below the limit, so that it does not run after every stage
+_WORTH_WAITING_S = 0.05
+SHORT_BYTES = 4096
+"""Up to this length a stored output that is text stands in its record."""
+
 _STALE_S = 3600.0  # a blob without a record, or a temporary file, of this age belongs to no writer that is still alive
 
 
@@ -42,12 +47,14 @@ class StoredOutput:
         digest: what downstream keys name it by.
         blob: sha256 of its bytes.
         size_bytes: length of the blob.
+        text: the bytes themselves where they are short; None where they are a file of their own.
     """
 
     kind: Kind
     digest: str
     blob: str
     size_bytes: int
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,8 @@ class Record:
     created: float = field(default_factory=time.time)
 
     def blobs(self) -> Iterator[tuple[str, int]]:
-        """(sha256, length) of everything the record needs."""
-        yield from ((output.blob, output.size_bytes) for output in self.outputs)
+        """(sha256, length) of every file the record needs."""
+        yield from ((output.blob, output.size_bytes) for output in self.outputs if output.text is None)
         yield from ((file.blob, file.size_bytes) for file in self.files)
 
 
@@ -150,15 +157,19 @@ class Store:
         Raises:
             CacheError: the folder cannot be written.
         """
+        # Everything is checked when it is read. A loss of power costs what was not on the disk yet, so what took no
+        # longer to make than to wait for the disk is not waited for.
+        durable = record.seconds >= _WORTH_WAITING_S
         try:
             for blob, data in blobs.items():
                 path = self._blob_path(blob)
                 if path.is_file() and path.stat().st_size == len(data):
                     self._touch(path)  # so that an eviction that runs now sees that it is wanted again
                 else:
-                    write_atomically(path, data, private=True)
+                    write_atomically(path, data, private=True, durable=durable)
                     self._known_bytes = None if self._known_bytes is None else self._known_bytes + len(data)
-            write_atomically(self._record_path(key), json.dumps(asdict(record)).encode(), private=True)
+            text = json.dumps(_as_json(record)).encode()
+            write_atomically(self._record_path(key), text, private=True, durable=durable)
         except OSError as error:
             raise CacheError(
                 f"the stage cache {self.root} cannot be written: {error.strerror or error}",
@@ -168,6 +179,19 @@ class Store:
     def has(self, blob: str) -> bool:
         """Whether a blob is there; ``read`` may still find it damaged."""
         return self._blob_path(blob).is_file()
+
+    def value(self, output: StoredOutput) -> bytes:
+        """Bytes of a stored output, checked.
+
+        Raises:
+            CacheError: they are gone or damaged.
+        """
+        if output.text is None:
+            return self.read(output.blob)
+        data = output.text.encode("utf-8", "surrogatepass")
+        if hashlib.sha256(data).hexdigest() != output.blob:
+            raise CacheError("a stored output is damaged")
+        return data
 
     def read(self, blob: str) -> bytes:
         """Bytes of a blob, checked.
@@ -193,20 +217,24 @@ class Store:
         except OSError:
             return  # gone already, or not ours to move: it is not used either way
 
-    def last_parts(self, stage: str) -> dict[str, Any] | None:
-        """Parts of the key that a stage had when it last ran; ``stage`` is any text that names it."""
-        path = self._stage_path(stage)
+    def last_parts(self, run: str) -> dict[str, dict[str, Any]]:
+        """Parts of the keys that the stages of a run had when they last ran, by stage.
+
+        Args:
+            run: any text that names the workflow and the photo.
+        """
+        path = self._stage_path(run)
         try:
             parts = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
-            return None
+            return {}
         self._touch(path)
-        return parts if isinstance(parts, dict) else None
+        return {name: each for name, each in parts.items() if isinstance(each, dict)} if isinstance(parts, dict) else {}
 
-    def remember_parts(self, stage: str, parts: Mapping[str, Any]) -> None:
-        """Keep the parts of a stage's key for the next ``last_parts``."""
+    def remember_parts(self, run: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the parts of the keys of a run's stages for the next ``last_parts``."""
         try:
-            write_atomically(self._stage_path(stage), json.dumps(parts).encode(), private=True)
+            write_atomically(self._stage_path(run), json.dumps(parts).encode(), private=True, durable=False)
         except OSError:
             return  # only the explanation suffers
 
@@ -298,6 +326,28 @@ def _delete(file: _File, *, unless_used_since: float | None = None) -> int:
     return file.size_bytes
 
 
+def short_text(data: bytes) -> str | None:
+    """The text a stored output is, if it is short and is one."""
+    if len(data) > SHORT_BYTES:
+        return None
+    try:
+        return data.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    return {
+        "outputs": [
+            {name: value for name, value in vars(each).items() if value is not None} for each in record.outputs
+        ],
+        "files": [asdict(each) for each in record.files],
+        "seconds": record.seconds,
+        "peak_bytes": record.peak_bytes,
+        "created": record.created,
+    }
+
+
 def _parse(data: bytes) -> Record:
     """Read a record.
 
@@ -317,8 +367,11 @@ def _parse(data: bytes) -> Record:
     for blob, size in record.blobs():
         if re.fullmatch(r"[0-9a-f]{64}", blob) is None or type(size) is not int:
             raise ValueError("a record must name blobs by sha256 and give their lengths")
-    if any(output.kind not in KINDS or not isinstance(output.digest, str) for output in record.outputs):
-        raise ValueError("a record must say how its outputs are read")
+    for output in record.outputs:
+        if output.kind not in KINDS or not isinstance(output.digest, str):
+            raise ValueError("a record must say how its outputs are read")
+        if output.text is not None and not isinstance(output.text, str):
+            raise ValueError("what stands in a record must be text")
     if not all(isinstance(file.name, str) for file in record.files):
         raise ValueError("a record must name its files")
     return record

@@ -333,7 +333,7 @@ def _check_by_class(
     except PhotokeepError as error:
         report.problem(node, "custom_validation_failed", printable(error.message, 300), _only(known), error.hint)
         return
-    except Exception as error:  # noqa: BLE001 - a node's own code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a node's own code may raise anything
         report.problem(
             node,
             "custom_validation_failed",

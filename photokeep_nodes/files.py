@@ -38,7 +38,7 @@ def existing_parent(path: Path) -> Path:
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
-def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
+def write_atomically(path: Path, data: bytes, *, private: bool = False, durable: bool = True) -> None:
     """Write ``data`` so that ``path`` holds either its old or its new content, whatever happens.
 
     Folders on the way are made. A new file has the permissions that any program's new file would have there. What is
@@ -48,6 +48,8 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
         path: where to.
         data: what.
         private: let nobody but the user read it.
+        durable: wait until it is on the disk. Without, a loss of power soon after may leave an empty or shorter file;
+            for what is checked when it is read, and soon made again.
 
     Raises:
         OSError: it could not be written; nothing of it is left.
@@ -55,8 +57,34 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
-    with replacing(path, private=private) as temporary:
-        temporary.write_bytes(data)
+    temporary = _temporary(path)
+    try:
+        with os.fdopen(_created(temporary, private=private), "wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    # Not tempfile: its files are private to the user, and results and shared model folders are for others, too.
+    return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+
+
+def _created(temporary: Path, *, private: bool) -> int:
+    """Descriptor of a new file; folders on the way are made."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    mode = 0o600 if private else 0o666
+    try:
+        return os.open(temporary, flags, mode)
+    except FileNotFoundError:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(temporary, flags, mode)
 
 
 @contextlib.contextmanager
@@ -68,12 +96,9 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     Raises:
         OSError: it could not be written; nothing of it is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are private to the user, and results and shared model folders are for others, too.
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    temporary = _temporary(path)
     try:
-        descriptor = os.open(temporary, flags, 0o600 if private else 0o666)
+        descriptor = _created(temporary, private=private)
         mode = os.fstat(descriptor).st_mode
         os.close(descriptor)
         yield temporary

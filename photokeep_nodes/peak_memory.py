@@ -84,6 +84,7 @@ class PeakSampler:
         self._reads = reads or (resident_bytes,)
         self._start = [0] * len(self._reads)
         self._peak = [0] * len(self._reads)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="photokeep-peak-memory", daemon=True)
 
@@ -107,11 +108,22 @@ class PeakSampler:
             self._look()
 
     def _look(self) -> None:
-        self._peak = [max(peak, read()) for peak, read in zip(self._peak, self._reads, strict=True)]
+        with self._lock:
+            self._peak = [max(peak, read()) for peak, read in zip(self._peak, self._reads, strict=True)]
+
+    def restart(self) -> None:
+        """Forget what was seen so far, and begin a new stretch."""
+        with self._lock:
+            self._start = [read() for read in self._reads]
+            self._peak = self._start.copy()
+
+    def look(self) -> int:
+        """Look once more, and return the highest value of the first figure."""
+        self._look()
+        return self.peak_bytes
 
     def __enter__(self) -> PeakSampler:
-        self._start = [read() for read in self._reads]
-        self._peak = self._start.copy()
+        self.restart()
         self._thread.start()
         return self
 

@@ -63,6 +63,35 @@ def write(name: str, content: Any) -> None:
     (HERE / name).write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
+def without_prose(info: dict[str, Any]) -> dict[str, Any]:
+    """A class as the host describes it, without what is written for people: its declarations are facts, that is not."""
+    prose = ("description", "output_tooltips", "price_badge", "search_aliases", "essentials_category")
+    kept = {name: value for name, value in info.items() if name not in prose}
+    return {**kept, "input": _groups(info["input"])}
+
+
+def _groups(groups: dict[str, Any]) -> dict[str, Any]:
+    return {
+        group: {
+            name: [spec[0], *map(_options, spec[1:])] if isinstance(spec, list) else spec
+            for name, spec in specs.items()
+        }
+        for group, specs in groups.items()
+    }
+
+
+def _options(options: Any) -> Any:
+    kept = {name: value for name, value in (options or {}).items() if name != "tooltip"}
+    if isinstance(kept.get("options"), list):
+        kept["options"] = [
+            {**each, "inputs": _groups(each["inputs"])} if isinstance(each, dict) and "inputs" in each else each
+            for each in kept["options"]
+        ]
+    if isinstance(kept.get("template"), dict) and isinstance(kept["template"].get("input"), dict):
+        kept["template"] = {**kept["template"], "input": _groups(kept["template"]["input"])}
+    return kept
+
+
 def get(url: str) -> Any:
     """JSON from the host."""
     with urllib.request.urlopen(url, timeout=120) as answer:
@@ -110,7 +139,7 @@ def main() -> None:
         "frontend": os.environ.get("FRONTEND_VERSION", "1.58.1"),
         "templates": metadata.version("comfyui-workflow-templates-json"),
     }
-    write("object_info.json.xz", {name: info for name, info in object_info.items() if name in used})
+    write("object_info.json.xz", {name: without_prose(info) for name, info in object_info.items() if name in used})
     write("editor_answers.json.xz", {"versions": versions, "answers": answers})
     failed = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
     print(f"{len(answers)} files, {len(failed)} without an answer", *failed.items(), sep="\n")

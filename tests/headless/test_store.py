@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headless.store import Record, Store, StoredFile, StoredOutput
+from headless.store import SHORT_BYTES, Record, Store, StoredFile, StoredOutput, short_text
 from photokeep_nodes.errors import CacheError
 from photokeep_nodes.files import TEMPORARY_PREFIX
 
@@ -109,7 +109,7 @@ def test_only_the_user_can_look_at_the_photos(tmp_path: Path) -> None:
     try:
         store = Store(tmp_path / "made" / "stages")
         keep(store, 1, b"a face")
-        store.remember_parts("s", {"a": "b"})
+        store.remember_parts("s", {"1 Node": {"a": "b"}})
         shared = tmp_path / "shared"
         shared.mkdir(mode=0o755)
         keep(Store(shared), 1, b"a face")
@@ -223,7 +223,7 @@ def test_the_good_record_of_these_is_read(store: Store) -> None:
 
 WRITER = """
 import collections.abc, hashlib, pathlib, sys, time
-from headless.store import Record, Store, StoredOutput
+from headless.store import SHORT_BYTES, Record, Store, StoredFile, StoredOutput, short_text
 
 def sha(data):
     return hashlib.sha256(data).hexdigest()
@@ -276,7 +276,7 @@ def test_a_writer_killed_before_the_record_leaves_no_half_entry(store: Store, af
 
 BUSY = """
 import hashlib, itertools, pathlib
-from headless.store import Record, Store, StoredOutput
+from headless.store import SHORT_BYTES, Record, Store, StoredFile, StoredOutput, short_text
 
 store = Store(pathlib.Path({root!r}))
 print("now", flush=True)
@@ -353,8 +353,8 @@ def test_a_folder_that_cannot_be_written(store: Store, name: str) -> None:
 def test_a_folder_that_cannot_keep_reasons_does_its_work(store: Store) -> None:
     (store.root / "stages").write_text("in the way")
     (store.root / "quarantine").write_text("in the way")
-    store.remember_parts("stage", {"a": "b"})
-    assert store.last_parts("stage") is None
+    store.remember_parts("run", {"1 Node": {"a": "b"}})
+    assert store.last_parts("run") == {}
     keep(store, 1, b"one")
     record_path(store, 1).write_bytes(b"{")
     assert store.get(key(1)) is None
@@ -364,21 +364,63 @@ def test_a_folder_that_cannot_keep_reasons_does_its_work(store: Store) -> None:
 
 
 def test_parts_are_remembered_by_any_name(store: Store) -> None:
-    name = "/some/where/über.json\n/photo.jpg\n12\nPhotokeepUpscale" + "x" * 500
-    assert store.last_parts(name) is None
-    store.remember_parts(name, {"node": "A", "input": {"scale": "s"}})
-    assert store.last_parts(name) == {"node": "A", "input": {"scale": "s"}}
-    store.remember_parts(name, {"node": "B"})
-    assert store.last_parts(name) == {"node": "B"}
-    assert store.last_parts(name + "y") is None
+    name = "/some/where/über.json\n/photo.jpg" + "x" * 500
+    assert store.last_parts(name) == {}
+    store.remember_parts(name, {"12 Upscale": {"node": "A", "input": {"scale": "s"}}})
+    assert store.last_parts(name) == {"12 Upscale": {"node": "A", "input": {"scale": "s"}}}
+    store.remember_parts(name, {"12 Upscale": {"node": "B"}})
+    assert store.last_parts(name) == {"12 Upscale": {"node": "B"}}
+    assert store.last_parts(name + "y") == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000, b'{"1 Node": 3}'])
 def test_damaged_reasons_are_none(store: Store, content: bytes) -> None:
-    store.remember_parts("stage", {"a": "b"})
+    store.remember_parts("run", {"1 Node": {"a": "b"}})
     (path,) = (store.root / "stages").iterdir()
     path.write_bytes(content)
-    assert store.last_parts("stage") is None
+    assert store.last_parts("run") == {}
+
+
+# -- short outputs -----------------------------------------------------------------------------------------------------
+
+
+def short(store: Store, data: bytes = b'"a report"') -> Record:
+    output = StoredOutput("json", "d", hashlib.sha256(data).hexdigest(), len(data), short_text(data))
+    store.put(key(1), Record((output,)), {})
+    found = store.get(key(1))
+    assert found is not None
+    return found
+
+
+def test_a_short_text_stands_in_its_record_and_needs_no_file(store: Store) -> None:
+    found = short(store)
+    assert store.value(found.outputs[0]) == b'"a report"'
+    assert list(found.blobs()) == []
+    assert [path.name for path in store.root.rglob("*") if path.is_file()] == [record_path(store, 1).name]
+
+
+def test_what_is_long_or_no_text_is_a_file_of_its_own() -> None:
+    assert short_text(b"x" * SHORT_BYTES) == "x" * SHORT_BYTES
+    assert short_text(b"x" * (SHORT_BYTES + 1)) is None
+    assert short_text(b"\xff\x00") is None
+
+
+def test_a_short_text_that_was_changed_is_not_used(store: Store) -> None:
+    short(store)
+    path = record_path(store, 1)
+    path.write_bytes(path.read_bytes().replace(b"a report", b"a lie..."))
+    found = store.get(key(1))
+    assert found is not None
+    with pytest.raises(CacheError, match="damaged"):
+        store.value(found.outputs[0])
+
+
+def test_a_record_in_which_stands_no_text_is_set_aside(store: Store) -> None:
+    short(store)
+    raw = json.loads(record_path(store, 1).read_bytes())
+    raw["outputs"][0]["text"] = 3
+    record_path(store, 1).write_text(json.dumps(raw))
+    assert store.get(key(1)) is None
 
 
 # -- eviction ----------------------------------------------------------------------------------------------------------
@@ -483,19 +525,19 @@ def test_damaged_records_are_evicted_like_others(store: Store) -> None:
 def test_reasons_go_with_what_they_explain(store: Store) -> None:
     for number in range(5):
         keep(store, number, content(number), used=1000 - 100 * number)
-        store.remember_parts(f"stage {number}", {"n": str(number)})
+        store.remember_parts(f"run {number}", {"1 Node": {"n": str(number)}})
     for path in (store.root / "stages").iterdir():
-        number = int(json.loads(path.read_text())["n"])
+        number = int(json.loads(path.read_text())["1 Node"]["n"])
         set_used(path, 1000 - 100 * number)
-    assert store.last_parts("stage 0") is not None  # asked for just now
+    assert store.last_parts("run 0")  # asked for just now
     store.limit_bytes = 800
     store.evict()
     left = [number for number in range(5) if store.get(key(number)) is not None]
     assert left
     assert 3 <= left[0] <= 4
-    assert store.last_parts("stage 0") is not None
-    assert store.last_parts("stage 1") is None
-    assert store.last_parts("stage 4") is not None
+    assert store.last_parts("run 0")
+    assert not store.last_parts("run 1")
+    assert store.last_parts("run 4")
 
 
 def test_an_empty_store(tmp_path: Path) -> None:
