@@ -15,6 +15,7 @@ from .graph import Link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from photokeep_nodes.model_spec import ModelHandle
 
@@ -50,7 +51,7 @@ def stage_parts(
         if isinstance(value, Link):
             inputs[name] = digests[value.node_id][value.output_index]
         elif name in schema.file_inputs:
-            path = photo_io.find_photo(value, host.input_dirs())
+            path = _input_file(schema, value)
             inputs[name] = digest_of({"name": path.name, "sha256": sha256_of(path)})
         else:
             inputs[name] = digest_of(value)
@@ -67,6 +68,13 @@ def stage_parts(
         **({"precision": precision} if precision else {}),
         "library version": library_versions(),
     }
+
+
+def _input_file(schema: NodeSchema, name: str) -> Path:
+    """The photo that a widget names; a node class that understands more than names in the input folders finds it."""
+    find = getattr(schema.node_class, "find_input", None)
+    found: Path = find(name) if find is not None else photo_io.find_photo(name, host.input_dirs())
+    return found
 
 
 def model_digest(handle: ModelHandle) -> str:
