@@ -1,0 +1,36 @@
+"""What a node returned, short enough to be kept and long enough that a difference can be explained."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+_FEW = 16
+_MANY = 512
+
+
+def summary(value: Any, *, exact: bool = True) -> Any:
+    """A plain value as it is; of a tensor its shape, some of its values, and a digest of them all if they are exact."""
+    if not hasattr(value, "detach"):
+        return {"value": value, "type": type(value).__name__}
+    array = np.ascontiguousarray(value.detach().float().cpu().numpy()) + np.float32(0.0)  # of -0.0 this makes 0.0
+    wanted = min(_FEW if exact else _MANY, array.size)
+    places = np.linspace(0, array.size - 1, wanted).astype(np.int64)
+    found: dict[str, Any] = {"shape": list(array.shape), "some": [float(each) for each in array.reshape(-1)[places]]}
+    if exact:
+        found["sha256"] = hashlib.sha256(array.tobytes()).hexdigest()
+    return found
+
+
+def difference(ours: Any, theirs: Any, tolerance: float) -> str:
+    """What differs between two summaries, or nothing."""
+    if "shape" not in theirs:
+        return "" if ours == theirs else f"{ours} instead of {theirs}"
+    if ours.get("shape") != theirs["shape"]:
+        return f"the shape {ours.get('shape')} instead of {theirs['shape']}"
+    off = max((abs(a - b) for a, b in zip(ours["some"], theirs["some"], strict=True)), default=0.0)
+    if off > tolerance:
+        return f"some values are off by up to {off:.3g}"
+    return "" if ours.get("sha256") == theirs.get("sha256") else f"values other than the {len(ours['some'])} kept"
