@@ -43,7 +43,7 @@ def checked_mask(value: Any, name: str = "mask") -> torch.Tensor:
             f"{name} must be (batch, height, width), not {tuple(mask.shape)}",
             hint="Connect a MASK output here; an image becomes one with Convert Image to Mask.",
         )
-    return _numbers(mask.reshape(-1, *mask.shape[-2:]), name)
+    return _numbers(mask[None] if mask.ndim == 2 else mask, name)
 
 
 def _tensor(value: Any, name: str, what: str, socket: str) -> torch.Tensor:

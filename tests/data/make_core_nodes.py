@@ -1,4 +1,4 @@
-"""Ask a ComfyUI's own nodes what ``tests/support/core_node_cases.py`` asks ours, and keep the answers.
+"""Ask a ComfyUI's own nodes what ``tests/support/core_node_cases.py`` asks ours, and keep what they say.
 
     cd COMFYUI_CHECKOUT && THEIR_PYTHON /path/to/tests/data/make_core_nodes.py [OUT]
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import lzma
-import os
 import sys
 import tempfile
 from importlib import import_module
@@ -24,6 +23,9 @@ EXTRAS = (
     *("mask", "images", "post_processing", "compositing", "logic", "math", "number_convert", "string", "primitive"),
     *("preview_any", "resolution", "seed", "upscale_model"),
 )
+
+DECLARED = ("input", "output", "output_name", "output_node", "display_name", "category")
+OTHERS = {"SaveImage", "PreviewImage", "LoadImageOutput", "UpscaleModelLoader", "ImageUpscaleWithModel"}
 
 
 def main() -> None:
@@ -43,27 +45,31 @@ def main() -> None:
     import_module("comfy_extras.nodes_post_processing")  # it and another import each other; it has to be first
 
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("input", "output", "temp", "models"):
-            os.mkdir(os.path.join(folder, name))
-        folder_paths.set_input_directory(os.path.join(folder, "input"))
-        folder_paths.set_output_directory(os.path.join(folder, "output"))
-        folder_paths.set_temp_directory(os.path.join(folder, "temp"))
-        folder_paths.add_model_folder_path("upscale_models", os.path.join(folder, "models"))
-        write_pictures(Path(folder, "input"))
-        write_networks(Path(folder, "models"))
+        folders = {name: Path(folder, name) for name in ("input", "output", "temp", "models")}
+        for each in folders.values():
+            each.mkdir()
+        folder_paths.set_input_directory(str(folders["input"]))
+        folder_paths.set_output_directory(str(folders["output"]))
+        folder_paths.set_temp_directory(str(folders["temp"]))
+        folder_paths.add_model_folder_path("upscale_models", str(folders["models"]))
         for name in EXTRAS:
             path = Path("comfy_extras", f"nodes_{name}.py")
             if path.is_file():
                 asyncio.run(nodes.load_custom_node(str(path), module_parent="comfy_extras"))
         known = nodes.NODE_CLASS_MAPPINGS
-        answers: dict[str, Any] = {"comfyui": __version__}
+        titles = nodes.NODE_DISPLAY_NAME_MAPPINGS
+        asked = sorted({case.node for case in cases()} | OTHERS)
+        declared = {name: _declared(known[name], titles.get(name, name)) for name in asked if name in known}
+        write_pictures(folders["input"])
+        write_networks(folders["models"])
+        answers: dict[str, Any] = {}
         for case in cases():
             if case.node not in known:
                 continue
             assert case.name not in answers, case
             try:
                 values = _call(known[case.node], case)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - an older host cannot do all of it
                 answers[case.name] = {"error": f"{type(error).__name__}: {error}"}
             else:
                 answers[case.name] = [summary(value, exact=not case.tolerance) for value in values]
@@ -72,8 +78,31 @@ def main() -> None:
             image = _tensor(upscale.photo.make())
             large = _outputs(known["ImageUpscaleWithModel"], {"upscale_model": model, "image": image})[0]
             answers[upscale.name] = [summary(large, exact=False)]
-    out.write_bytes(lzma.compress(json.dumps(answers, sort_keys=True).encode()))
-    print(f"{len(answers) - 1} answers of ComfyUI {__version__} in {out}")
+    found = {"comfyui": __version__, "declared": declared, "answers": answers}
+    out.write_bytes(lzma.compress(json.dumps(found).encode()))
+    print(f"{len(answers)} answers of ComfyUI {__version__} in {out}")
+
+
+def _declared(node: Any, title: str) -> dict[str, Any]:
+    """What ``/object_info`` says of a node, without its prose."""
+    if hasattr(node, "GET_NODE_INFO_V1"):
+        info = node.GET_NODE_INFO_V1()
+    else:
+        info = {
+            "input": node.INPUT_TYPES(),
+            "output": node.RETURN_TYPES,
+            "output_name": getattr(node, "RETURN_NAMES", node.RETURN_TYPES),
+            "output_node": getattr(node, "OUTPUT_NODE", False),
+            "display_name": title,
+            "category": node.CATEGORY,
+        }
+    return {name: _without_prose(info[name]) for name in DECLARED}
+
+
+def _without_prose(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_prose(each) for key, each in value.items() if key != "tooltip"}
+    return [_without_prose(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tensor(array: Any) -> Any:

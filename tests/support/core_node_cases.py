@@ -1,6 +1,6 @@
 """What ComfyUI's own nodes are asked in proving that ours give the same.
 
-The same table is run by the host's nodes (``tests/data/make_core_nodes.py``, and live in ``tests/comfyui``) and by ours,
+The host's nodes are run over the same table (``tests/data/make_core_nodes.py``, and live in ``tests/comfyui``) as ours,
 so it needs nothing of Photokeep's. Inputs follow from their seed alone.
 """
 
@@ -241,9 +241,7 @@ def _resizes() -> Iterator[Case]:
 def _transforms() -> Iterator[Case]:
     for width, height, x, y in ((10, 12, 0, 0), (10, 12, 5, 7), (512, 512, 20, 20), (8, 8, 999, 3), (8, 8, 3, 999)):
         yield Case("ImageCrop", {"image": PAIR, "width": width, "height": height, "x": x, "y": y})
-        yield Case(
-            "ImageCropV2", {"image": CLEAR, "crop_region": {"x": x, "y": y, "width": width, "height": height}}
-        )
+        yield Case("ImageCropV2", {"image": CLEAR, "crop_region": {"x": x, "y": y, "width": width, "height": height}})
     for way in ("x-axis: vertically", "y-axis: horizontally"):
         yield Case("ImageFlip", {"image": PAIR, "flip_method": way})
     for turn in ("none", "90 degrees", "180 degrees", "270 degrees"):
@@ -252,9 +250,7 @@ def _transforms() -> Iterator[Case]:
     for (left, top, right, bottom), feathering in itertools.product(margins, (0, 1, 5, 11, 12, 40)):
         inputs = {"left": left, "top": top, "right": right, "bottom": bottom, "feathering": feathering}
         yield Case("ImagePadForOutpaint", {"image": PAIR, **inputs})
-    yield Case(
-        "ImagePadForOutpaint", {"image": CLEAR, "left": 8, "top": 0, "right": 0, "bottom": 8, "feathering": 4}
-    )
+    yield Case("ImagePadForOutpaint", {"image": CLEAR, "left": 8, "top": 0, "right": 0, "bottom": 8, "feathering": 4})
     for direction, match, width in itertools.product(("right", "down", "left", "up"), (True, False), (0, 6, 7)):
         for colour in ("white", "red") if width else ("black",):
             inputs = {"direction": direction, "match_image_size": match, "spacing_width": width}
