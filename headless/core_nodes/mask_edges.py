@@ -51,18 +51,25 @@ class GrowMask:
 
 def _spread(mask: torch.Tensor, steps: int, *, diamond: bool) -> torch.Tensor:
     """The largest value around each pixel of (B, H, W), step by step."""
-    from torch.nn import functional
-
-    planes = mask.unsqueeze(1)
     for _ in range(steps):
         host.check_interrupted()
-        rows = functional.max_pool2d(planes, (3, 1), stride=1, padding=(1, 0))
-        across = functional.max_pool2d(planes if diamond else rows, (1, 3), stride=1, padding=(0, 1))
-        wider = rows.maximum(across)
-        if wider.equal(planes):
+        wider = _with_neighbours(mask.clone(), mask, 1)
+        wider = _with_neighbours(wider, mask if diamond else wider.clone(), 2)
+        if wider.equal(mask):
             break
-        planes = wider
-    return planes.squeeze(1)
+        mask = wider
+    return mask
+
+
+def _with_neighbours(result: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
+    """Raise ``result`` in place to the values that lie before and behind in ``mask``; quicker than pooling."""
+    import torch
+
+    length = mask.shape[dim] - 1
+    for place, source in ((1, 0), (0, 1)):
+        target = result.narrow(dim, place, length)
+        torch.maximum(target, mask.narrow(dim, source, length), out=target)
+    return result
 
 
 class FeatherMask:
