@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from core_node_cases import UPSCALES, cases, write_networks, write_pictures
-from core_node_checks import comparable, declared, differences, read_answers, upscale_difference
+from core_node_checks import comparable, declared, differences, read_answers, save_differences, upscale_difference
 
 from photokeep_nodes import host
 
@@ -71,6 +71,11 @@ def test_ours_give_what_this_host_gives(answers, pictures):
         compared += 1
     assert not wrong, f"{len(wrong)} of {compared}:\n" + "\n".join(wrong[:20])
     assert compared > 500
+
+
+def test_ours_save_what_this_host_saves(answers, tmp_path):
+    with host.standalone(host.Standalone(output_dir=tmp_path)):
+        assert not save_differences(answers["answers"], tmp_path)
 
 
 def test_upscale_models_enlarge_as_in_this_host(answers, model_folder, on_the_cpu):

@@ -39,8 +39,8 @@ def main() -> None:
     import folder_paths
     import nodes
     from comfyui_version import __version__
-    from core_node_cases import UPSCALES, cases, write_networks, write_pictures
-    from core_node_results import summary
+    from core_node_cases import SAVES, UPSCALES, cases, write_networks, write_pictures
+    from core_node_results import saved_files, summary
 
     import_module("comfy_extras.nodes_post_processing")  # it and another import each other; it has to be first
 
@@ -73,6 +73,10 @@ def main() -> None:
                 answers[case.name] = {"error": f"{type(error).__name__}: {error}"}
             else:
                 answers[case.name] = [summary(value, exact=not case.tolerance) for value in values]
+        for saved in SAVES:
+            image = _tensor(saved.picture.make())
+            answer = known["SaveImage"]().save_images(image, saved.prefix, saved.prompt, saved.extra_pnginfo)
+            answers[saved.name] = saved_files(folders["output"], answer["ui"]["images"])
         for upscale in UPSCALES:
             model = _outputs(known["UpscaleModelLoader"], {"model_name": upscale.network})[0]
             image = _tensor(upscale.photo.make())

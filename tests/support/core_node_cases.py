@@ -141,6 +141,31 @@ def _loads() -> Iterator[Case]:
 
 
 @dataclass(frozen=True)
+class SaveCase:
+    """Pictures that are saved; the cases share a folder, in their order."""
+
+    name: str
+    picture: Tensor
+    prefix: str
+    prompt: dict[str, Any] | None = None
+    extra_pnginfo: dict[str, Any] | None = None
+
+
+SAVES = (
+    SaveCase("save-first", Tensor(2, 9, 11, 3, seed=41), "ComfyUI"),
+    SaveCase("save-next", Tensor(1, 9, 11, 3, seed=42), "ComfyUI"),
+    SaveCase("save-longer-name", Tensor(1, 9, 11, 3, seed=43), "ComfyUI_more"),
+    SaveCase("save-after-longer-name", Tensor(1, 9, 11, 3, seed=44), "ComfyUI"),
+    SaveCase("save-clear", Tensor(1, 9, 11, 4, seed=45), "album/%width%x%height%"),
+    SaveCase("save-batch-number", Tensor(2, 9, 11, 3, seed=46), "a_%batch_num%_b"),
+    SaveCase("save-unknown-word", Tensor(1, 9, 11, 3, seed=47), "%KSampler.seed%"),
+    SaveCase(
+        "save-workflow", Tensor(1, 9, 11, 3, seed=48), "with", {"1": {"class_type": "Ä"}}, {"workflow": {"nodes": []}}
+    ),
+)
+
+
+@dataclass(frozen=True)
 class UpscaleCase:
     """A photo through a made-up network.
 

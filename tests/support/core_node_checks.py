@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from core_node_results import difference, summary
+from core_node_cases import SAVES
+from core_node_results import difference, saved_files, summary
 
 from headless import core_nodes
 
@@ -44,6 +45,19 @@ def differences(case: Case, expected: list[Any]) -> list[str]:
     assert len(ours) == len(expected), case
     found = (difference(our, their, case.tolerance) for our, their in zip(ours, expected, strict=True))
     return [f"{case}: {each}" for each in found if each]
+
+
+def save_differences(answers: dict[str, Any], folder: Path) -> list[str]:
+    """What ours saves otherwise than the host, in a folder that is empty."""
+    wrong = []
+    for case in SAVES:
+        node = core_nodes.node_classes()["SaveImage"]()
+        picture = torch.from_numpy(case.picture.make())
+        answer = node.run(picture, case.prefix, case.prompt, case.extra_pnginfo)
+        ours = saved_files(folder, answer["ui"]["images"])
+        if ours != answers[case.name]:
+            wrong.append(f"{case.name}: {ours} instead of {answers[case.name]}")
+    return wrong
 
 
 def upscale_difference(case: UpscaleCase, expected: list[Any]) -> str:

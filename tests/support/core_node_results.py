@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FEW = 16
 _MANY = 512
@@ -21,6 +24,18 @@ def summary(value: Any, *, exact: bool = True) -> Any:
     found: dict[str, Any] = {"shape": list(array.shape), "some": [float(each) for each in array.reshape(-1)[places]]}
     if exact:
         found["sha256"] = hashlib.sha256(array.tobytes()).hexdigest()
+    return found
+
+
+def saved_files(folder: Path, shown: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Each file that a node says it saved: what the editor is told, its metadata, mode and pixels."""
+    from PIL import Image
+
+    found = []
+    for entry in shown:
+        with Image.open(folder / entry["subfolder"] / entry["filename"]) as image:
+            digest = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+            found.append({**entry, "texts": image.text, "mode": image.mode, "size": [*image.size], "sha256": digest})
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from core_node_cases import UPSCALES, UpscaleCase, cases, write_networks, write_pictures
-from core_node_checks import comparable, declared, differences, golden, upscale_difference
+from core_node_cases import SAVES, UPSCALES, UpscaleCase, cases, write_networks, write_pictures
+from core_node_checks import comparable, declared, differences, golden, save_differences, upscale_difference
 
 from headless import core_nodes
 from photokeep_nodes import host
@@ -33,9 +33,14 @@ def test_ours_gives_what_the_hosts_gave(node, pictures, tmp_path):
 
 
 def test_every_case_has_its_answer_and_the_other_way_round():
-    names = [case.name for case in CASES] + [each.name for each in UPSCALES]
+    names = [case.name for case in (*CASES, *UPSCALES, *SAVES)]
     assert len(set(names)) == len(names)
     assert set(names) == set(golden()["answers"])
+
+
+def test_pictures_are_saved_as_the_host_saved_them(tmp_path):
+    with host.standalone(host.Standalone(output_dir=tmp_path)):
+        assert not save_differences(golden()["answers"], tmp_path)
 
 
 @pytest.mark.parametrize("case", UPSCALES, ids=lambda case: case.name)
