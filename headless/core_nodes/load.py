@@ -23,20 +23,18 @@ def find_picture(name: str) -> Path:
     Raises:
         PhotoReadError: no such file, not a file, or outside its folder.
     """
-    folders = {"[input]": host.input_dirs(), "[output]": (host.output_dir(),), "[temp]": None}
-    stem, suffix = (
-        (name[: name.rindex("[")], name[name.rindex("[") :]) if name.endswith("]") and "[" in name else (name, "")
-    )
-    if suffix not in folders:
-        return find_photo(name, host.input_dirs())
-    roots = folders[suffix]
-    if roots is None:
+    if not isinstance(name, str):
+        return find_photo(name, host.input_dirs())  # which says what is wrong with it
+    stem, _, folder = name.rpartition("[")
+    if folder == "temp]":
         raise PhotoReadError(
             f"{name!r} is a preview of ComfyUI's, which are gone when it ends",
             hint="Save the picture into the input folder, and choose it.",
             photo=name,
         )
-    return find_photo(stem.rstrip(" "), roots)
+    if folder == "output]":
+        return find_photo(stem.rstrip(" "), (host.output_dir(),))
+    return find_photo(stem.rstrip(" ") if folder == "input]" else name, host.input_dirs())
 
 
 class LoadImage:

@@ -1,4 +1,4 @@
-"""Nodes that write pictures, or would show them."""
+"""SaveImage: pictures out of the graph, as PNG files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from photokeep_nodes import host
 from photokeep_nodes.errors import NodeInputError, PhotoWriteError
 
-from ._checks import checked_image, checked_mask
-from ._declare import MASK
+from ._checks import checked_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,49 +138,3 @@ def _highest(folder: Path, stem: str) -> int:
         if name.casefold().startswith(start) and digits.isdecimal() and len(digits) < 10:
             highest = max(highest, int(digits))
     return highest
-
-
-class PreviewImage:
-    """Where the editor shows pictures. Nobody looks at them here, so that nothing is written."""
-
-    NODE_ID = "PreviewImage"
-    DISPLAY_NAME = "Preview Image"
-    CATEGORY = "image"
-    RETURN_TYPES = ("IMAGE",)
-    RETURN_NAMES = ("images",)
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {"images": ("IMAGE",)},
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }
-
-    def run(self, images: torch.Tensor, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:  # noqa: ARG002 - the host's
-        """Hand the pictures on."""
-        return {"ui": {"images": []}, "result": (checked_image(images, "images"),)}
-
-
-class MaskPreview:
-    """Where the editor shows masks; see ``PreviewImage``."""
-
-    NODE_ID = "MaskPreview"
-    DISPLAY_NAME = "Preview Mask"
-    CATEGORY = "image/mask"
-    RETURN_TYPES = ("MASK",)
-    RETURN_NAMES = ("mask",)
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {"mask": MASK},
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }
-
-    def run(self, mask: torch.Tensor, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:  # noqa: ARG002 - the host's
-        """Hand the mask on."""
-        return {"ui": {"images": []}, "result": (checked_mask(mask),)}

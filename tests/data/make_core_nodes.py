@@ -21,11 +21,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 EXTRAS = (
     *("mask", "images", "post_processing", "compositing", "logic", "math", "number_convert", "string", "primitive"),
-    *("preview_any", "resolution", "seed", "upscale_model"),
+    *("preview_any", "resolution", "seed", "upscale_model", "image_compare"),
 )
 
 DECLARED = ("input", "output", "output_name", "output_node", "display_name", "category")
-OTHERS = {"SaveImage", "PreviewImage", "LoadImageOutput", "UpscaleModelLoader", "ImageUpscaleWithModel"}
+OTHERS = {
+    *("SaveImage", "PreviewImage", "ImageCompare", "LoadImageOutput"),
+    *("UpscaleModelLoader", "ImageUpscaleWithModel"),
+}
 
 
 def main() -> None:

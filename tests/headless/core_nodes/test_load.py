@@ -174,6 +174,12 @@ def test_names_stay_in_their_folder(folder, name, suffix):
     assert isinstance(CLASSES["LoadImage"].VALIDATE_INPUTS(f"{name}{suffix}"), str)
 
 
+@pytest.mark.parametrize("odd", [5, None, ["a.png"], {"a": 1}, True])
+def test_what_is_no_name_is_refused(folder, odd):
+    with pytest.raises(PhotoReadError, match="no photo is named"):
+        load.find_picture(odd)
+
+
 def test_a_pipe_is_no_picture(folder):
     os.mkfifo(folder / "pipe.png")
     with pytest.raises(PhotoReadError, match="pipe"):

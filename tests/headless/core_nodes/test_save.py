@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from headless.core_nodes import save
-from headless.core_nodes.save import MaskPreview, PreviewImage, SaveImage
+from headless.core_nodes.preview import ImageCompare, MaskPreview, PreviewImage
+from headless.core_nodes.save import SaveImage
 from photokeep_nodes import host
 from photokeep_nodes.errors import NodeInputError, PhotoWriteError
 
@@ -152,4 +153,7 @@ def test_previews_write_nothing(out):
         answer = node().run(value)
         assert answer["ui"] == {"images": []}
         assert torch.equal(answer["result"][0], value)
+    assert ImageCompare().run(picture, compare_view="")["result"] == ()
+    with pytest.raises(NodeInputError, match="image_b must be"):
+        ImageCompare().run(picture, mask)
     assert not out.exists()
