@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 BLENDS = ("normal", "multiply", "screen", "overlay", "soft_light", "difference")
+_RESAMPLING = frozenset(
+    {
+        *("ImageScale", "ImageScaleBy", "ImageScaleToTotalPixels", "ImageScaleToMaxDimension", "ResizeAndPadImage"),
+        *("ResizeImageMaskNode", "ImageBlend", "ImageCompositeMasked", "JoinImageWithAlpha", "ImageBatch"),
+        *("BatchImagesNode", "BatchMasksNode"),
+    }
+)
 OPERATIONS = ("multiply", "add", "subtract", "and", "or", "xor")
 
 
@@ -68,6 +75,11 @@ class Case:
     node: str
     inputs: dict[str, Any] = field(default_factory=dict)
     tolerance: float = 0.0
+
+    @property
+    def resamples(self) -> bool:
+        """Whether it calls kernels of torch's that round otherwise on a CPU with other instructions."""
+        return self.node in _RESAMPLING
 
     @property
     def name(self) -> str:
