@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import photokeep_nodes
 from photokeep_nodes import host
 from photokeep_nodes.errors import NodeDefinitionError, NodeInputError
 
@@ -100,7 +101,7 @@ def explain(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
 
 @cache
 def code_digest(module_name: str) -> str:
-    """Digest of a module's source and of every module of its package that it imports, at any depth.
+    """Digest of a module's source and of every module of its package and of the pack that it imports, at any depth.
 
     Imports are read from the source, so nothing is imported and those inside functions count.
 
@@ -110,8 +111,9 @@ def code_digest(module_name: str) -> str:
         NodeDefinitionError: it has not, so that nobody could tell when its code changes.
     """
     root, start = _files_of(module_name)
+    roots = _roots(root)
     digest = hashlib.sha256()
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in _closure(root, start)):
+    for name, path in sorted((_name_of(path, roots), path) for path in _closure(roots, start)):
         content = path.read_bytes()
         digest.update(f"{name}\n{len(content)}\n".encode())
         digest.update(content)
@@ -129,41 +131,58 @@ def _files_of(module_name: str) -> tuple[Path, Path]:
     return (root if start.is_relative_to(root) else start.parent), start
 
 
-def _closure(root: Path, start: Path) -> set[Path]:
+def _roots(root: Path) -> tuple[Path, ...]:
+    """Folders of the packages whose modules count: a node's own, and the pack, which others build on."""
+    return tuple(dict.fromkeys((root, Path(photokeep_nodes.__file__).parent)))
+
+
+def _root_of(path: Path, roots: tuple[Path, ...]) -> Path | None:
+    return next((root for root in roots if root in path.parents), None)
+
+
+def _name_of(path: Path, roots: tuple[Path, ...]) -> str:
+    """Path below the package's folder; the pack's name before it where the module asked for is not the pack's."""
+    root = _root_of(path, roots) or path.parent
+    name = path.relative_to(root).as_posix()
+    return name if root == roots[0] else f"{root.name}/{name}"
+
+
+def _closure(roots: tuple[Path, ...], start: Path) -> set[Path]:
     seen: set[Path] = set()
-    waiting = [start, *_package_files(start, root)]
+    waiting = [start, *_package_files(start, roots)]
     while waiting:
         path = waiting.pop()
         if path in seen:
             continue
         seen.add(path)
-        waiting.extend(imported for imported in _imports(path, root) if imported not in seen)
+        waiting.extend(imported for imported in _imports(path, roots) if imported not in seen)
     return seen
 
 
 @cache
-def _imports(path: Path, root: Path) -> tuple[Path, ...]:
-    return tuple(_find_imports(path, root))
+def _imports(path: Path, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(_find_imports(path, roots))
 
 
-def _find_imports(path: Path, root: Path) -> Iterator[Path]:
-    """Files of the package at ``root`` that importing ``path`` runs, one step deep."""
+def _find_imports(path: Path, roots: tuple[Path, ...]) -> Iterator[Path]:
+    """Files of the packages at ``roots`` that importing ``path`` runs, one step deep."""
     if path.suffix != ".py":  # compiled: what it imports cannot be seen
         return
     # Imports for type checkers count as well: packages that load their parts on demand declare them so.
     for node in ast.walk(ast.parse(path.read_bytes())):
-        for target in _targets(node, path, root):
+        for target in _targets(node, path, roots):
             file = target.parent / f"{target.name}.py"
-            if root in file.parents and _has_effect(file, root) and file.is_file():
+            root = _root_of(file, roots)
+            if root is not None and _has_effect(file, root) and file.is_file():
                 yield file
-            yield from _package_files(target / "__init__.py", root)
+            yield from _package_files(target / "__init__.py", roots)
 
 
-def _package_files(path: Path, root: Path) -> Iterator[Path]:
+def _package_files(path: Path, roots: tuple[Path, ...]) -> Iterator[Path]:
     """Every folder on the way to a module is a package whose ``__init__`` runs first."""
     for folder in path.parents:
         file = folder / "__init__.py"
-        if root in folder.parents and file.is_file():
+        if _root_of(folder, roots) is not None and file.is_file():
             yield file
 
 
@@ -172,19 +191,20 @@ def _has_effect(file: Path, root: Path) -> bool:
     return file.parent != root or file.stem not in {*_WITHOUT_EFFECT, "__init__"}
 
 
-def _targets(node: ast.AST, path: Path, root: Path) -> Iterator[Path]:
+def _targets(node: ast.AST, path: Path, roots: tuple[Path, ...]) -> Iterator[Path]:
     """Modules that an import statement names, as paths without suffix; an imported name may be one, too."""
+    by_name = {root.name: root for root in reversed(roots)}
     if isinstance(node, ast.Import):
         for alias in node.names:
             top, *rest = alias.name.split(".")
-            if top == root.name and rest:
-                yield root.joinpath(*rest)
+            if top in by_name and rest:
+                yield by_name[top].joinpath(*rest)
     elif isinstance(node, ast.ImportFrom):
         names = node.module.split(".") if node.module else []
         if node.level:
             folder = path.parents[min(node.level, len(path.parents)) - 1]
-        elif names and names.pop(0) == root.name:
-            folder = root
+        elif names and names[0] in by_name:
+            folder = by_name[names.pop(0)]
         else:
             return
         base = folder.joinpath(*names)

@@ -10,18 +10,13 @@ from .graph import WorkflowNode, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Those that core_nodes remakes are never asked about: they are known.
 _NAMES = """
 KSampler KSamplerAdvanced CheckpointLoaderSimple CLIPTextEncode CLIPSetLastLayer VAEDecode VAEEncode VAELoader
 VAEEncodeForInpaint VAEDecodeTiled VAEEncodeTiled EmptyLatentImage LatentUpscale LatentUpscaleBy LoraLoader
 LoraLoaderModelOnly UNETLoader CLIPLoader DualCLIPLoader ControlNetLoader ControlNetApply ControlNetApplyAdvanced
-LoadImage LoadImageMask LoadImageOutput SaveImage PreviewImage PreviewAny ImageScale ImageScaleBy
-ImageScaleToTotalPixels ImageUpscaleWithModel UpscaleModelLoader ImageCrop ImagePadForOutpaint ImageBatch
-ImageInvert ImageBlur ImageSharpen ImageBlend ImageQuantize ImageCompositeMasked EmptyImage MaskToImage
-ImageToMask ImageColorToMask InvertMask GrowMask FeatherMask MaskComposite CropMask ThresholdMask SolidMask
-RepeatImageBatch ImageFromBatch GetImageSize PrimitiveInt PrimitiveFloat PrimitiveString
-PrimitiveStringMultiline PrimitiveBoolean SetLatentNoiseMask LoadVideo SaveVideo CreateVideo LoadAudio SaveAudio
-SaveImageWebsocket SaveAnimatedWEBP SaveAnimatedPNG Canny ImageFlip ImageRotate JoinImageWithAlpha
-SplitImageWithAlpha InpaintModelConditioning DifferentialDiffusion FluxGuidance ModelSamplingFlux
+ImageQuantize SetLatentNoiseMask LoadVideo SaveVideo CreateVideo LoadAudio SaveAudio SaveImageWebsocket
+SaveAnimatedWEBP SaveAnimatedPNG Canny InpaintModelConditioning DifferentialDiffusion FluxGuidance ModelSamplingFlux
 """
 
 CORE_NODES = frozenset(_NAMES.split())
@@ -29,15 +24,6 @@ CORE_NODES = frozenset(_NAMES.split())
 
 CORE_PACK = "comfy-core"
 """What the editor's files call ComfyUI itself where they name a node's pack."""
-
-_OURS_INSTEAD = {
-    "LoadImage": "PhotokeepLoadPhoto",
-    "LoadImageOutput": "PhotokeepLoadPhoto",
-    "SaveImage": "PhotokeepSavePhoto",
-    "PreviewImage": "PhotokeepSavePhoto",
-    "ImageUpscaleWithModel": "PhotokeepUpscale",
-    "UpscaleModelLoader": "PhotokeepModelFileUpscale",
-}
 
 
 def unknown_class_hint(node: WorkflowNode, known: Iterable[str]) -> str:
@@ -49,9 +35,7 @@ def unknown_class_hint(node: WorkflowNode, known: Iterable[str]) -> str:
     """
     known = list(known)
     if node.pack == CORE_PACK or node.class_type in CORE_NODES:
-        ours = _OURS_INSTEAD.get(node.class_type)
-        instead = f"; use {ours}" if ours in known else ""
-        return f"It is one of ComfyUI's own nodes, which cannot be run without ComfyUI{instead}."
+        return "It is one of ComfyUI's own nodes, and none of those that can be run without ComfyUI."
     if close := difflib.get_close_matches(node.class_type, known, n=3, cutoff=0.7):
         return f"Did you mean {' or '.join(close)}?"
     pack = f" ({printable(node.pack)})" if node.pack else ""

@@ -12,6 +12,7 @@ from photokeep_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, hos
 from photokeep_nodes.errors import PhotokeepError, UsageError, WeightsMissingError, WorkflowInvalidError
 from photokeep_nodes.photo_io.paths import EXTENSIONS
 
+from . import core_nodes
 from .events import RunEnded, RunResult, RunStarted, Warned
 from .overrides import apply_overrides, feed_photo
 from .packs import load_packs, schemas_of_packs
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 
 
 def node_schemas() -> dict[str, NodeSchema]:
-    """Schemas of the nodes of this pack, by class type."""
-    return schemas_of(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    """Schemas of the nodes that can be run: ComfyUI's own that are remade here, and those of this pack."""
+    return schemas_of(
+        {**core_nodes.node_classes(), **NODE_CLASS_MAPPINGS},
+        {**core_nodes.display_names(), **NODE_DISPLAY_NAME_MAPPINGS},
+    )
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[Path]:

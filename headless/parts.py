@@ -16,6 +16,7 @@ from .graph import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from photokeep_nodes.model_spec import ModelHandle
 
@@ -73,7 +74,7 @@ def stage_parts(
         if isinstance(value, Link):
             inputs[name] = digests[value.node_id][value.output_index]
         elif name in schema.file_inputs:
-            path = photo_io.find_photo(value, host.input_dirs())
+            path = _input_file(schema, value)
             inputs[name] = digest_of({"name": path.name, "sha256": sha256_of(path)})
         else:
             inputs[name] = digest_of(value)
@@ -95,6 +96,13 @@ def stage_parts(
 def always_new(schema: NodeSchema, stage: Stage) -> bool:
     """Whether nothing that a stage returns may be kept, as far as its node says so before it runs."""
     return _outside(schema, stage, {}, None) == ALWAYS_NEW
+
+
+def _input_file(schema: NodeSchema, name: str) -> Path:
+    """The photo that a widget names; a node class that understands more than names in the input folders finds it."""
+    find = getattr(schema.node_class, "find_input", None)
+    found: Path = find(name) if find is not None else photo_io.find_photo(name, host.input_dirs())
+    return found
 
 
 def model_digest(handle: ModelHandle) -> str:

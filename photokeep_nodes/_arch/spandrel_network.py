@@ -13,6 +13,9 @@ class SpandrelNetwork(torch.nn.Module):
 
     Args:
         descriptor: spandrel's ``ImageModelDescriptor``; what it says of sizes is left to the caller, but for squares.
+
+    Attributes:
+        smallest: side of the smallest image, and what sides have to be multiples of, as spandrel has them.
     """
 
     def __init__(self, descriptor: Any) -> None:
@@ -21,6 +24,8 @@ class SpandrelNetwork(torch.nn.Module):
         self.scale = int(descriptor.scale)
         # Some networks return more than the image, or want a range of their own; this is where spandrel knows it.
         self._call = descriptor._call_fn
+        sizes = descriptor.size_requirements
+        self.smallest = (max(1, int(sizes.minimum)), max(1, int(sizes.multiple_of)))
         self._square = bool(descriptor.size_requirements.square)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,12 @@ import pkgutil
 from dataclasses import replace
 from functools import cache
 
-from ..errors import NodeInputError
-from ..model_spec import ModelHandle, ModelSpec
+from ..errors import NodeInputError, WeightsMissingError
+from ..model_spec import Download, ModelHandle, ModelSpec
 from . import _dropped_in
+
+EXACT = "exact:"
+"""How the ids in handles begin of models that are to compute in float32, whatever the device prefers."""
 
 _modules: dict[str, str] = {}
 
@@ -54,12 +57,51 @@ def get(handle: ModelHandle) -> ModelSpec:
     """
     if not isinstance(handle, ModelHandle):
         raise NodeInputError(f"a model handle was expected, not {type(handle).__name__}", hint="Connect a model node.")
+    if handle.model_id.startswith(EXACT):
+        plain = replace(handle, model_id=handle.model_id.removeprefix(EXACT))
+        return replace(get(plain), dtypes=("float32",))
     if handle.model_id.startswith(_dropped_in.PREFIX):
         return _dropped_in.get(handle.model_id)
     spec = catalogue().get(handle.model_id)
     if spec is None:
         raise NodeInputError(f"there is no model {handle.model_id!r} here", hint="See `photokeep models list`.")
     return spec if handle.blend == 0.0 else _mixture(spec, handle.blend)
+
+
+def upscaler_named(filename: str) -> ModelHandle:
+    """The handle of what the host's Load Upscale Model calls by a file's name, to be computed as the host does.
+
+    A file in the model folders comes first; one that is not there may be known to the catalogue, which then has other
+    files of the same weights, or can say where to get it.
+
+    Args:
+        filename: below a model folder.
+    """
+    handle = _dropped_in.handle_for("upscale", filename, any_scale=True)
+    try:
+        _dropped_in.find(filename)
+    except WeightsMissingError:
+        for spec in catalogue().values():
+            names = {file.origin.filename for file in spec.weights if isinstance(file.origin, Download)}
+            if spec.role == "upscale" and filename.rpartition("/")[2] in names:
+                handle = ModelHandle(spec.id)
+    except NodeInputError:
+        pass  # said by whoever asks for the model
+    return replace(handle, model_id=EXACT + handle.model_id)
+
+
+def file_names() -> list[str]:
+    """Names of the weight files in the model folders, for ``upscaler_named``."""
+    return _dropped_in.names(with_published=True)
+
+
+def check_file_name(filename: str) -> None:
+    """Refuse what cannot be the name of a weight file.
+
+    Raises:
+        NodeInputError: it leads out of the model folders, or ends otherwise.
+    """
+    _dropped_in.check_name(filename)
 
 
 def _mixture(spec: ModelSpec, share: float) -> ModelSpec:

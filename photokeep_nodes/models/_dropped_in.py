@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PREFIX = "file:"
 """How the ids of such models begin; "file:ROLE/NAME" in a handle."""
 
+_ANY_SCALE = "@any-scale"  # behind the role in a handle; see ``handle_for``
+
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 _DEEPEST = 4  # folders below a model folder
@@ -41,8 +43,12 @@ _log = logging.getLogger(__name__)
 _LICENCE = Licence("unknown", commercial=False, url="", note="your own file: its publisher sets the terms")
 
 
-def names() -> list[str]:
-    """Names of the files that can be chosen: those in the model folders that are not the catalogue's."""
+def names(*, with_published: bool = False) -> list[str]:
+    """Names of the files in the model folders.
+
+    Args:
+        with_published: also those of the catalogue, which have nodes of their own.
+    """
     from . import catalogue
 
     published = {
@@ -52,12 +58,18 @@ def names() -> list[str]:
         if isinstance(file.origin, Download)
     }
     found = {name for folder in host.user_model_dirs() for name in _below(folder)}
-    return sorted(found - published, key=lambda name: (name.casefold(), name))
+    return sorted(found if with_published else found - published, key=lambda name: (name.casefold(), name))
 
 
-def handle_for(role: Role, name: str) -> ModelHandle:
-    """The handle of a file, whether or not it is there."""
-    return ModelHandle(f"{PREFIX}{role}/{name}")
+def handle_for(role: Role, name: str, *, any_scale: bool = False) -> ModelHandle:
+    """The handle of a file, whether or not it is there.
+
+    Args:
+        role: the stage it is to serve.
+        name: below a model folder.
+        any_scale: let a network that does not enlarge serve as one that does, as the host's upscale nodes do.
+    """
+    return ModelHandle(f"{PREFIX}{role}{_ANY_SCALE if any_scale else ''}/{name}")
 
 
 def get(model_id: str) -> ModelSpec:
@@ -68,14 +80,15 @@ def get(model_id: str) -> ModelSpec:
         WeightsMissingError: there is no such file.
         WeightsFormatError: it is damaged, hostile, or of no architecture that spandrel knows.
     """
-    wanted, _, name = model_id.removeprefix(PREFIX).partition("/")
+    asked, _, name = model_id.removeprefix(PREFIX).partition("/")
+    wanted = asked.removesuffix(_ANY_SCALE)
     role = next((each for each in _network.ROLES if each == wanted), None)
     if role is None:
         raise NodeInputError(f"there is no stage {wanted!r} that takes model files")
     path = find(name)
     digest = digests.digest(path)
     facts = _facts(path, name, digest)
-    facts.check_serves(role, name)
+    facts.check_serves(role, name, any_scale=asked != wanted)
     traits = facts.traits(role)
     network_id = f"{PREFIX}{facts.network_id}"
     return ModelSpec(

@@ -6,9 +6,10 @@ import base64
 import os
 import stat
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from ..errors import PhotoReadError
 from . import exif as exif_blocks
 from . import icc
 from .decode import Decoded, Limits, Samples, decoder_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_PIXELS = 200_000_000
 """A 16 bit scan of an A4 page at 1,400 dpi; 2.4 GB once unpacked to float32."""
@@ -88,11 +92,34 @@ def read_photo(
     path = Path(path)
     if on_damage not in ("refuse", "accept"):
         raise PhotoReadError(f"on_damage is 'refuse' or 'accept', not {on_damage!r}", photo=str(path))
-    try:
+    with _telling_which(path):
         data = _read_file(path, max_file_bytes)
         decoded = _decode(data, path, Limits(max_pixels), accept=on_damage == "accept")
         del data
         return _finish(decoded, path.stem)
+
+
+def read_samples(
+    path: Path, *, max_pixels: int = MAX_PIXELS, max_file_bytes: int = MAX_FILE_BYTES
+) -> tuple[Decoded, bytes]:
+    """Read what a photo file holds: no colours converted, not turned upright.
+
+    Returns:
+        The samples, and the file's bytes, which may hold more pictures than that one.
+
+    Raises:
+        PhotoReadError: see ``read_photo``; a damaged file is refused.
+    """
+    with _telling_which(path):
+        data = _read_file(path, max_file_bytes)
+        return _decode(data, path, Limits(max_pixels), accept=False), data
+
+
+@contextmanager
+def _telling_which(path: Path) -> Iterator[None]:
+    """Errors of the body say which photo it is; out of memory is one of them."""
+    try:
+        yield
     except PhotoReadError as error:
         error.context.setdefault("photo", str(path))
         raise

@@ -256,6 +256,49 @@ def test_absolute_imports_of_the_package_count(package: Path, path: str, part: b
     assert changes(package, path, "nodes.denoise") == part
 
 
+def test_imports_from_the_pack_count_for_nodes_of_another_package(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the runner's own nodes are, which build on the pack."""
+    name = f"runner{next(_numbers)}"
+    nodes = tmp_path / name / "nodes"
+    nodes.mkdir(parents=True)
+    (tmp_path / name / "__init__.py").write_text("")
+    (nodes / "__init__.py").write_text("")
+    (nodes / "_size.py").write_text("SIZE = 1\n")
+    (nodes / "scale.py").write_text(f"from {package.name} import host, images\nfrom ._size import SIZE\n")
+    (nodes / "blur.py").write_text(f"from {package.name}.ops import levels\n")
+    monkeypatch.setattr(fingerprint, "photokeep_nodes", sys.modules[package.name])
+    modules = [f"{name}.nodes.{each}" for each in ("scale", "blur")]
+    for module in modules:
+        importlib.import_module(module)
+
+    def changed(file: Path) -> list[bool]:
+        before = [code_digest(module) for module in modules]
+        text = file.read_text()
+        file.write_text(f"{text}# another line\n")
+        forget()
+        after = [code_digest(module) for module in modules]
+        file.write_text(text)
+        forget()
+        return [old != new for old, new in zip(before, after, strict=True)]
+
+    forget()
+    try:
+        assert changed(nodes / "scale.py") == [True, False]
+        assert changed(nodes / "_size.py") == [True, False]
+        assert changed(nodes / "__init__.py") == [True, True]
+        assert changed(package / "images.py") == [True, False]
+        assert changed(package / "ops" / "levels.py") == [False, True]
+        assert changed(package / "ops" / "__init__.py") == [False, True]
+        assert changed(package / "nodes" / "upscale.py") == [False, False]
+        assert changed(package / "host.py") == [False, False], "it changes no pixel"
+        assert changed(package / "__init__.py") == [False, False], "the door imports every node"
+    finally:
+        for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+            del sys.modules[module]
+
+
 def test_only_the_packs_own_host_is_without_effect(package: Path) -> None:
     (package / "ops" / "host.py").write_text("PIXELS = 1\n")
     (package / "ops" / "tiling.py").write_text("from .host import PIXELS\n")
@@ -313,7 +356,7 @@ def test_the_real_nodes_know_their_own_code() -> None:
         digests[cls.__module__] = code_digest(cls.__module__)
     assert len(set(digests.values())) == len(digests)
     root, start = fingerprint._files_of("photokeep_nodes.nodes.upscale")
-    files = {path.relative_to(root).as_posix() for path in fingerprint._closure(root, start)}
+    files = {path.relative_to(root).as_posix() for path in fingerprint._closure((root,), start)}
     assert {"nodes/upscale.py", "inference.py", "ops/tiling.py", "images.py", "weights.py"} <= files
     assert not {"host.py", "errors.py", "vram_manager.py", "__init__.py", "nodes/denoise.py"} & files
     assert not [name for name in files if "_vram" in name]
@@ -393,3 +436,23 @@ def test_a_system_that_tells_nothing_of_its_processor_is_no_failure(monkeypatch:
 
 def test_counting_cards_works_without_any() -> None:
     assert fingerprint._nvidia_devices() >= 0
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "part"),
+    [
+        ("headless.core_nodes.scale", "headless/core_nodes/_resample.py", True),
+        ("headless.core_nodes.load", "photokeep_nodes/photo_io/decode.py", True),
+        ("headless.core_nodes.upscale", "photokeep_nodes/tiled_inference.py", True),
+        ("headless.core_nodes.upscale", "headless/core_nodes/_tiles.py", True),
+        ("headless.core_nodes.scale", "photokeep_nodes/photo_io/decode.py", False),
+        ("headless.core_nodes.scale", "headless/core_nodes/masks.py", False),
+        ("headless.core_nodes.load", "photokeep_nodes/inference.py", False),
+        ("headless.core_nodes.upscale", "photokeep_nodes/nodes/upscale.py", False),
+    ],
+)
+def test_the_core_nodes_are_what_they_use(module: str, file: str, part: bool) -> None:
+    importlib.import_module(module)
+    forget()
+    root, start = fingerprint._files_of(module)
+    assert (ROOT / file in fingerprint._closure(fingerprint._roots(root), start)) == part

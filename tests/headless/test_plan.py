@@ -492,8 +492,7 @@ def test_a_cycle_through_an_input_the_class_does_not_have_is_none():
     ("class_type", "hint"),
     [
         ("Stepp", "Did you mean Step?"),
-        ("SaveImage", "ComfyUI's own nodes"),
-        ("LoadImage", "use PhotokeepLoadPhoto"),
+        ("SaveAnimatedPNG", "ComfyUI's own nodes"),
         ("KSampler", "ComfyUI's own nodes"),
         ("VHS_VideoCombine", "another node pack"),
         ("x" * 500, "another node pack"),

@@ -347,7 +347,10 @@ def test_a_network_that_wants_squares_gets_them() -> None:
         return image.sub_(1.0).add_(1.0)
 
     descriptor = SimpleNamespace(
-        model=torch.nn.Identity(), scale=1, _call_fn=call, size_requirements=SimpleNamespace(square=True)
+        model=torch.nn.Identity(),
+        scale=1,
+        _call_fn=call,
+        size_requirements=SimpleNamespace(square=True, minimum=1, multiple_of=1),
     )
     image = torch.rand(2, 3, 8, 12)
     before = image.clone()
