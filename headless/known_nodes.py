@@ -59,6 +59,7 @@ def _description(schema: NodeSchema) -> dict[str, Any]:
         "output_node": schema.output_node,
         "is_input_list": schema.input_is_list,
         "category": schema.category,
+        "accept_all_inputs": schema.accepts_all,
         "deprecated": schema.deprecated,
     }
 

@@ -6,7 +6,6 @@ far as that goes.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from photokeep_nodes.errors import PhotokeepError
 from .artefact import stored_type
 from .fingerprint import device_class
 from .foresight import is_model_stage
-from .graph import Link, Problem, printable
+from .graph import Link, Problem, printable, shown
 from .job import Job, node_schemas
 from .object_info import load_object_info
 from .parts import always_new
@@ -31,7 +30,7 @@ from .workflow import load_workflow, parse_workflow
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .graph import Workflow
+    from .graph import Workflow, WorkflowNode
     from .plan import Plan, PlanCheck
     from .plan_models import ModelPlan
     from .plan_report import PlanReport
@@ -144,7 +143,7 @@ def lint(path: str | Path, *, object_info: Mapping[str, NodeSchema] | None = Non
         findings = [
             *(Finding("error", each) for each in found.problems),
             *(Finding("warning", each) for each in found.warnings),
-            *_unused_branches(workflow, found),
+            *_unused_branches(workflow, found, schemas),
             *_about_classes(workflow, found, schemas),
         ]
         if found.plan is not None:
@@ -183,26 +182,28 @@ def _planned(path: Path) -> PlanReport | None:
     return None
 
 
-def _unused_branches(workflow: Workflow, found: PlanCheck) -> Iterator[Finding]:
+def _unused_branches(workflow: Workflow, found: PlanCheck, schemas: Mapping[str, NodeSchema]) -> Iterator[Finding]:
     """One finding for each end of what no output needs, with how much hangs on it alone."""
     unused = set(found.unused)
-    takers: Counter[str] = Counter()
-    for node_id in unused:
-        for value in workflow.nodes[node_id].inputs.values():
+    takers: dict[str, list[WorkflowNode]] = {}
+    for node in workflow.nodes.values():
+        for value in node.inputs.values():
             if isinstance(value, Link) and value.node_id in unused:
-                takers[value.node_id] += 1
+                takers.setdefault(value.node_id, []).append(node)
     for node_id in found.unused:
-        if takers[node_id]:
+        taking = takers.get(node_id, [])
+        if any(each.id in unused for each in taking) or workflow.nodes[node_id].class_type not in schemas:
             continue
         size = len(_branch(workflow, node_id, unused))
         others = f", with {size - 1} before it" if size > 1 else ""
-        message = f"no output needs it{others}"
-        yield Finding(
-            "warning",
-            Problem.at(
-                workflow.nodes[node_id], "unused_branch", message, hint="Connect it to an output, or delete it."
-            ),
-        )
+        node = workflow.nodes[node_id]
+        if taking:  # a switch that takes the other way
+            name = f"node {printable(taking[0].id)} {shown(taking[0].title)}"
+            message = f"{name} does not need it as its values stand{others}"
+            yield Finding("note", Problem.at(node, "branch_not_taken", message))
+        else:
+            hint = "Connect it to an output, or delete it."
+            yield Finding("warning", Problem.at(node, "unused_branch", f"no output needs it{others}", hint=hint))
 
 
 def _branch(workflow: Workflow, end: str, unused: set[str]) -> set[str]:

@@ -84,6 +84,7 @@ def _schema(class_type: str, info: Any) -> NodeSchema:
         output_node=bool(info.get("output_node")),
         category=str(info.get("category") or ""),
         input_is_list=bool(info.get("is_input_list")),
+        accepts_all=bool(info.get("accept_all_inputs")),
         deprecated=bool(info.get("deprecated")),
     )
 

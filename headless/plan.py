@@ -188,7 +188,7 @@ def _sources(node: WorkflowNode, workflow: Workflow, schemas: Mapping[str, NodeS
     links = [(name, value.node_id) for name, value in node.inputs.items() if isinstance(value, Link)]
     if not links:
         return ()
-    known = None if schema is None else {spec.name for spec in flat_inputs(schema, node.inputs)}
+    known = None if schema is None or schema.accepts_all else {spec.name for spec in flat_inputs(schema, node.inputs)}
     idle = unneeded_inputs(node, schema, workflow) if schema is not None else frozenset()
     linked = [
         node_id

@@ -233,8 +233,9 @@ class Runner:
 
     def _report_slot(self, stage: Stage) -> int | None:
         """Which output holds what a stage says of its work, if one does."""
-        outputs = self._schemas[stage.class_type].outputs
-        return next((i for i, each in enumerate(outputs) if each.name == _REPORT and each.type == "STRING"), None)
+        schema = self._schemas[stage.class_type]
+        name = getattr(schema.node_class, "REPORT_OUTPUT", _REPORT)
+        return next((i for i, each in enumerate(schema.outputs) if each.name == name and each.type == "STRING"), None)
 
     def _kept_report(self, store: Store, stage: Stage, record: Record) -> str:
         slot = self._report_slot(stage)

@@ -153,6 +153,7 @@ class NodeSchema:
         category: where the editor lists it.
         file_inputs: widget inputs that name input photos.
         input_is_list: the node takes whole lists.
+        accepts_all: it is given whatever inputs a workflow names, declared or not.
         deprecated: its authors advise against it.
         node_class: the class itself; None for a schema read from a description.
         validate_args: parameters of ``VALIDATE_INPUTS``, empty where there is none.
@@ -170,6 +171,7 @@ class NodeSchema:
     category: str = ""
     file_inputs: tuple[str, ...] = ()
     input_is_list: bool = False
+    accepts_all: bool = False
     deprecated: bool = False
     node_class: type | None = None
     validate_args: frozenset[str] = frozenset()
@@ -248,6 +250,7 @@ def schema_of(class_type: str, node_class: type, display_name: str = "") -> Node
         category=str(getattr(node_class, "CATEGORY", "")),
         file_inputs=tuple(getattr(node_class, "FILE_INPUTS", ())),
         input_is_list=bool(getattr(node_class, "INPUT_IS_LIST", False)),
+        accepts_all=bool(getattr(node_class, "ACCEPT_ALL_INPUTS", False)),
         deprecated=bool(getattr(node_class, "DEPRECATED", False)),
         node_class=node_class,
         validate_args=args,

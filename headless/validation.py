@@ -90,8 +90,12 @@ def checked_inputs(
         if good:
             inputs[spec.name] = value
     known = {spec.name for spec in specs}
-    for name in node.inputs:
-        if name not in known and name not in schema.hidden:
+    for name, value in node.inputs.items():
+        if name in known or name in schema.hidden:
+            continue
+        if schema.accepts_all:
+            inputs[name] = value
+        else:
             report.warning(node, "unknown_input", "this class has no such input; it is ignored", name)
     _check_by_class(node, schema, workflow, inputs, received, report)
     return inputs

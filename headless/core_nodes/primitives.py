@@ -121,6 +121,7 @@ class CustomCombo:
     RETURN_TYPES = ("STRING", "INT")
     RETURN_NAMES = ("STRING", "INDEX")
     FUNCTION = "run"
+    ACCEPT_ALL_INPUTS = True
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

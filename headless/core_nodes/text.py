@@ -199,6 +199,7 @@ class PreviewAny:
     CATEGORY = "utilities"
     RETURN_TYPES = ("STRING",)
     FUNCTION = "run"
+    REPORT_OUTPUT = "STRING"
     OUTPUT_NODE = True
 
     @classmethod
