@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import models
-from photokeep_nodes.model_spec import ROLES, socket_type
 
 from .graph import Link
 
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
     from .schema import NodeSchema
 
 
-_MODEL_TYPES = frozenset(map(socket_type, ROLES))
+_OUR_PACKAGES = frozenset({"photokeep_nodes", "headless"})
 
 
 def is_model_stage(schema: NodeSchema) -> bool:
     """Whether a stage only names a model: it costs nothing, is not cached, and is not worth a line to the user."""
-    # By its output as well: a node of another pack may call anything "handle".
-    hands_out = len(schema.outputs) == 1 and schema.outputs[0].type in _MODEL_TYPES
-    return hands_out and hasattr(schema.node_class, "handle")
+    # By where it comes from as well: a node of another pack may call anything "handle".
+    ours = getattr(schema.node_class, "__module__", "").partition(".")[0] in _OUR_PACKAGES
+    return ours and hasattr(schema.node_class, "handle")
 
 
 def handle_of(stage: Stage, schema: NodeSchema, **linked: Any) -> ModelHandle | None:

@@ -332,7 +332,7 @@ class Runner:
                 self._digests[stage.id] = tuple(f"run {time.time_ns()} slot {i}" for i in range(len(outputs)))
                 return
             blob = hashlib.sha256(one.data).hexdigest() if one.kind != "tensor" else one.digest
-            text = short_text(one.data)
+            text = short_text(one.data) if one.kind != "tensor" else None
             if text is None:
                 blobs[blob] = one.data
             stored.append(StoredOutput(one.kind, one.digest, blob, len(one.data), text))

@@ -242,10 +242,10 @@ NODE_CLASS_MAPPINGS |= {"A": NoInputs, "B": NoFunction, "C": Explodes, "D": Quit
 
 
 def test_ours_and_comfyuis_own_nodes_win(tmp_path):
-    init = INIT + 'NODE_CLASS_MAPPINGS |= {"PhotokeepUpscale": Invert, "LoadImage": Invert}\n'
+    init = INIT + 'NODE_CLASS_MAPPINGS |= {"PhotokeepUpscale": Invert, "KSampler": Invert}\n'
     (pack,) = load(write_pack(tmp_path / "pack", init), reserved={"PhotokeepUpscale"})
     assert list(pack.schemas) == ["TestInvert"]
-    assert ["PhotokeepUpscale of" in line or "LoadImage of" in line for line in pack.left_out] == [True, True]
+    assert ["PhotokeepUpscale of" in line or "KSampler of" in line for line in pack.left_out] == [True, True]
 
 
 def test_two_packs_with_one_node_are_refused_by_name(tmp_path):
