@@ -3,8 +3,8 @@
     python bench/conformance.py [--json FILE]
 
 The editor's answers and its host's description of the node classes are those kept in tests/data (see
-tests/data/README.md); templates whose classes that host does not know are left out. comfy-cli's ``workflow_to_api``, the
-official converter, is given the same files and the same description where it is installed (``maintainer`` extra).
+tests/data/README.md); templates whose classes that host does not know are left out. comfy-cli's ``workflow_to_api``,
+the official converter, gets the same files and the same description where it is installed (``maintainer`` extra).
 Titles, which the host ignores, are compared in neither.
 """
 
@@ -23,11 +23,11 @@ from _figures import Figure, argument_parser, at_least, report
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from editor_corpus import EDITORS_CLOCK, classes_used, editor_answers, object_info, templates
+from editor_corpus import EDITORS_CLOCK, classes_used, editor_answers, object_info, templates  # noqa: E402
 
-from headless.editor_format import convert
-from headless.json_text import DEFAULT_LIMITS
-from headless.object_info import schemas_of_object_info
+from headless.editor_format import convert  # noqa: E402
+from headless.json_text import DEFAULT_LIMITS  # noqa: E402
+from headless.object_info import schemas_of_object_info  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def exact(converter: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[int, i
     for name, raw in known().items():
         try:
             made = converter(copy.deepcopy(raw))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever ends a conversion is a failure of it
             failed += 1
             continue
         theirs = answers[name].get("nodes")

@@ -1,6 +1,7 @@
 """A real ComfyUI with this checkout in its custom_nodes, for the tests beside this file.
 
-``COMFYUI_PATH`` names a ComfyUI checkout, ``COMFYUI_PYTHON`` the interpreter it runs with (default: this one). The
+``COMFYUI_PATH`` names a ComfyUI checkout, ``COMFYUI_PYTHON`` the interpreter it runs with (default: this one), and
+``COMFYUI_FRONTEND`` the ``static`` folder of another frontend than the one that interpreter has. The
 checkout is not written to: the host gets a temporary base directory, with a copy of what a clone of this repository
 would hold.
 """
@@ -104,6 +105,7 @@ class Host:
             [
                 *(python, "main.py", "--cpu", "--disable-api-nodes", "--listen", "127.0.0.1", "--port", str(self.port)),
                 *("--base-directory", str(base), "--database-url", f"sqlite:///{base}/user/comfyui.db"),
+                *(("--front-end-root", frontend) if (frontend := os.environ.get("COMFYUI_FRONTEND")) else ()),
             ],
             cwd=checkout,
             env={**self._env, "PHOTOKEEP_CACHE": str(base / "host-cache"), "PYTHONUNBUFFERED": "1"},

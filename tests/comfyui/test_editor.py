@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from editor_corpus import EDITORS_CLOCK, classes_used
 
 import photokeep_nodes
 from headless import load_workflow, parse_workflow, schemas_of
+from headless.editor_format import convert
+from headless.json_text import DEFAULT_LIMITS
+from headless.object_info import schemas_of_object_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +56,13 @@ CONNECT = """([source, target, input]) => {
     return other.isInputConnected(other.findInputSlot(input));
 }"""
 TO_PROMPT = "async () => (await app.graphToPrompt()).output"
+# As posted, without what is undefined; null where the editor itself fails.
+CONVERTED = f"""async (file) => {{
+    try {{
+        await ({LOAD})(file);
+        return JSON.stringify((await app.graphToPrompt()).output);
+    }} catch {{ return null }}
+}}"""
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +117,38 @@ def test_the_editor_converts_the_file_as_the_runner_does(editor: Any, tmp_path: 
     assert {node["id"] for node in nodes} == {str(node["id"]) for node in raw["nodes"]}
     assert [node for node in nodes if node["failed"] or not node["known"]] == []
     assert without_meta(editor.evaluate(TO_PROMPT)) == without_meta(by_runner(raw))
+
+
+RULES = sorted((Path(__file__).resolve().parents[1] / "data" / "rules").glob("*.json"))
+RULES_SINCE = (1, 58)  # older frontends differ in corners, such as bypassed instances and shown widgets
+
+
+@pytest.fixture(scope="module")
+def host_schemas(host: Any) -> Any:
+    return schemas_of_object_info(host.get("/object_info"))
+
+
+def test_each_rule_is_the_editors(host: Any, editor: Any, host_schemas: Any) -> None:
+    """Every small case through this very editor and through our converter."""
+    version = editor.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+    if tuple(map(int, version.split(".")[:2])) < RULES_SINCE:
+        pytest.skip(f"the rules are those of frontend 1.58 and later, this one is {version}: set COMFYUI_FRONTEND")
+    different, seen = {}, 0
+    editor.clock.set_fixed_time(EDITORS_CLOCK.isoformat())
+    for path in RULES:
+        raw = json.loads(path.read_text(encoding="utf-8"))["workflow"]
+        if not classes_used(raw) <= host_schemas.keys():
+            continue
+        seen += 1
+        answer = editor.evaluate(CONVERTED, raw)
+        if answer is None:  # older editors fail on links that lead nowhere
+            continue
+        theirs = without_meta(json.loads(answer))
+        ours = without_meta(convert(raw, host_schemas, DEFAULT_LIMITS, now=EDITORS_CLOCK).to_prompt())
+        if json.loads(json.dumps(ours)) != theirs:
+            different[path.stem] = (theirs, ours)
+    assert seen > 30
+    assert different == {}
 
 
 @pytest.mark.parametrize("mode", [2, 4], ids=["muted", "bypassed"])
