@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes.errors import PhotokeepError, StageFailedError
@@ -38,7 +40,7 @@ def call_node(stage: Stage, schema: NodeSchema, inputs: dict[str, Any]) -> tuple
         for arguments in calls(inputs, takes_lists=schema.input_is_list):
             answer = work(**arguments)
             if inspect.isawaitable(answer):
-                answer = asyncio.run(_awaited(answer))
+                answer = _waited_for(answer)
             saved += _saved(answer)
             results.append(_outputs(answer, stage, schema))
     except PhotokeepError:
@@ -54,6 +56,17 @@ def call_node(stage: Stage, schema: NodeSchema, inputs: dict[str, Any]) -> tuple
             hint="This is a fault in the node. Run again with -v for the details.",
         ) from error
     return merged(results, schema.outputs), saved
+
+
+def _waited_for(answer: Awaitable[Any]) -> Any:
+    """What a coroutine returns; in a thread of its own where a loop runs here already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_awaited(answer))
+    context = contextvars.copy_context()  # a node's settings go with it
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="photokeep-node") as one:
+        return one.submit(context.run, asyncio.run, _awaited(answer)).result()
 
 
 async def _awaited(answer: Awaitable[Any]) -> Any:

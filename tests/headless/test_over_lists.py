@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pytest
 import torch
 
@@ -188,6 +189,14 @@ def test_an_empty_list_fails_the_stage_that_needs_one(run):
 
 def test_a_coroutine_is_waited_for(run):
     assert run("Split", "Later", "Join").status == "done"
+    assert made == ["split", "later", "later", "later", "sum 2 0.0 0.1 0.1"]
+
+
+def test_a_coroutine_is_waited_for_where_a_loop_runs_already(run):
+    async def within():
+        return run("Split", "Later", "Join")
+
+    assert asyncio.run(within()).status == "done"
     assert made == ["split", "later", "later", "later", "sum 2 0.0 0.1 0.1"]
 
 
