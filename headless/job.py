@@ -14,6 +14,8 @@ from photokeep_nodes.photo_io.paths import EXTENSIONS
 
 from . import core_nodes
 from .events import RunEnded, RunResult, RunStarted, Warned
+from .graph import invalid
+from .input_sizes import oversized_inputs
 from .overrides import apply_overrides, feed_photo
 from .packs import load_packs, schemas_of_packs
 from .plan import Plan, make_plan
@@ -139,11 +141,14 @@ class Job:
         """Plan the run over one photo, with everything there that it needs.
 
         Raises:
-            WorkflowInvalidError: the workflow cannot run, or the photo is not there.
+            WorkflowInvalidError: the workflow cannot run, or the photo is not there or claims too many pixels.
             WeightsMissingError: a model it needs is not installed.
             PhotokeepError: a weight file it needs cannot be used.
         """
         planned = self.laid_out(photo)
+        with host.standalone(planned.settings):
+            if problems := oversized_inputs(planned.plan, self.schemas):
+                raise invalid(problems)
         self.require_models(planned)
         return planned
 

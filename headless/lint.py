@@ -18,6 +18,7 @@ from .artefact import stored_type
 from .fingerprint import device_class
 from .foresight import is_model_stage
 from .graph import Link, Problem, printable, shown
+from .input_sizes import oversized_inputs
 from .job import Job, node_schemas
 from .object_info import load_object_info
 from .parts import always_new
@@ -147,6 +148,7 @@ def lint(path: str | Path, *, object_info: Mapping[str, NodeSchema] | None = Non
             *_about_classes(workflow, found, schemas),
         ]
         if found.plan is not None:
+            findings += (Finding("error", each) for each in oversized_inputs(found.plan, schemas))
             findings += _uncached(found.plan, schemas)
     planned = None
     if found.plan is not None and all(schemas[each.class_type].node_class for each in found.plan.stages.values()):

@@ -74,7 +74,7 @@ def stage_parts(
         if isinstance(value, Link):
             inputs[name] = digests[value.node_id][value.output_index]
         elif name in schema.file_inputs:
-            path = _input_file(schema, value)
+            path = input_file(schema, value)
             inputs[name] = digest_of({"name": path.name, "sha256": sha256_of(path)})
         else:
             inputs[name] = digest_of(value)
@@ -98,7 +98,7 @@ def always_new(schema: NodeSchema, stage: Stage) -> bool:
     return _outside(schema, stage, {}, None) == ALWAYS_NEW
 
 
-def _input_file(schema: NodeSchema, name: str) -> Path:
+def input_file(schema: NodeSchema, name: str) -> Path:
     """The photo that a widget names; a node class that understands more than names in the input folders finds it."""
     find = getattr(schema.node_class, "find_input", None)
     found: Path = find(name) if find is not None else photo_io.find_photo(name, host.input_dirs())

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from .naming import expand_name
     from .paths import find_photo, list_photos
     from .read import Photo, PhotoInfo, read_photo
+    from .size import check_size
     from .write import SavedPhoto, write_photo
 
 __all__ = [
     "Photo",
     "PhotoInfo",
     "SavedPhoto",
+    "check_size",
     "expand_name",
     "find_photo",
     "list_photos",
@@ -32,6 +34,7 @@ _HOMES = {
     "Photo": "read",
     "PhotoInfo": "read",
     "SavedPhoto": "write",
+    "check_size": "size",
     "expand_name": "naming",
     "find_photo": "paths",
     "list_photos": "paths",

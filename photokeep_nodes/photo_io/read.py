@@ -17,12 +17,11 @@ from ..errors import PhotoReadError
 from . import exif as exif_blocks
 from . import icc
 from .decode import Decoded, Limits, Samples, decoder_for
+from .size import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_PIXELS = 200_000_000
-"""A 16 bit scan of an A4 page at 1,400 dpi; 2.4 GB once unpacked to float32."""
 MAX_FILE_BYTES = 2 << 30
 
 _MAX_KEPT_EXIF = 1 << 20

@@ -267,3 +267,27 @@ def test_convert_prints_the_api_format_and_says_what_it_could_not_tell(write, tm
 
 def test_both_commands_are_part_of_the_program():
     assert {"lint", "convert", "plan", "run"} <= headless.cli.photokeep.commands.keys()
+
+
+def test_a_picture_that_claims_too_many_pixels_is_found_before_anything_runs(write, tmp_path, monkeypatch):
+    import struct
+    import zlib
+
+    from headless.job import Job
+    from photokeep_nodes import host
+    from photokeep_nodes.errors import WorkflowInvalidError
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    path = write({"1": {"class_type": "LoadImage", "inputs": {"image": "bomb.png"}}, "2": SAVE})
+    (finding,) = lint(path).findings
+    assert (finding.severity, finding.problem.node_id, finding.problem.input) == ("error", "1", "image")
+    assert "megapixels" in finding.problem.message
+    job = Job(path, settings=host.Standalone(output_dir=tmp_path / "out"), store=None)
+    with pytest.raises(WorkflowInvalidError, match="megapixels"):
+        list(job.run(lambda _event: None))
+    assert not (tmp_path / "out").exists()
