@@ -19,7 +19,8 @@ import numpy as np
 from photokeep_nodes.errors import PhotoReadError
 from photokeep_nodes.photo_io import exif as exif_blocks
 from photokeep_nodes.photo_io.decode import ANIMATED
-from photokeep_nodes.photo_io.read import MAX_PIXELS, read_samples, upright
+from photokeep_nodes.photo_io.read import read_samples, upright
+from photokeep_nodes.photo_io.size import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
