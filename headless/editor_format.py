@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from photokeep_nodes.errors import WorkflowFormatError
 
 from .editor_graph import MUTED, EditorFile, read_editor_file, read_node
-from .editor_ids import with_unique_ids
+from .editor_ids import check_expansion, with_unique_ids
 from .editor_links import LinkResolver, Scope, Source
 from .editor_live import load_live
-from .editor_nodes import PRIMITIVE, LiveGraph, LiveNode
+from .editor_nodes import PRIMITIVE, LiveGraph, LiveNode, sockets_by_source
 from .editor_text import with_choices_made, with_placeholders_filled
 from .editor_widgets import CUSTOM_COMBO, UNSET, Widget, draws_widget, saved_position
 from .graph import InactiveNode, Problem, Workflow, WorkflowNode, printable, shown
@@ -26,6 +26,7 @@ from .graph import InactiveNode, Problem, Workflow, WorkflowNode, printable, sho
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from .editor_widgets import Socket
     from .json_text import Limits
     from .schema import NodeSchema
 
@@ -58,8 +59,9 @@ def convert(
     """
     file = read_editor_file(raw, limits)
     _refuse_group_nodes(file)
+    check_expansion(file, limits)
     graph = load_live(with_unique_ids(file), schemas)
-    return _Converter(graph, limits, now or datetime.now().astimezone()).workflow(raw)
+    return _Converter(graph, now or datetime.now().astimezone()).workflow(raw)
 
 
 def with_widget_value(
@@ -117,9 +119,8 @@ def _refuse_group_nodes(file: EditorFile) -> None:
 
 
 class _Converter:
-    def __init__(self, graph: LiveGraph, limits: Limits, now: datetime) -> None:
+    def __init__(self, graph: LiveGraph, now: datetime) -> None:
         self.graph = graph
-        self.limits = limits
         self.now = now
         self.resolver = LinkResolver()
         self.problems: list[Problem] = []
@@ -127,10 +128,10 @@ class _Converter:
         self._by_name: dict[str, LiveNode] | None = None
 
     def workflow(self, raw: Mapping[str, Any]) -> Workflow:
-        everything = list(self._expanded(Scope((), self.graph)))
-        for scope, node in everything:
-            if node.saved.type == PRIMITIVE:
-                self._apply_primitive(scope.graph, node)
+        everything = list(_expanded(self.graph))
+        fed = {id(scope.graph): scope.graph for scope, _ in everything}
+        for graph in fed.values():
+            self._apply_primitives(graph)
         nodes: dict[str, WorkflowNode] = {}
         inactive: list[InactiveNode] = []
         for scope, node in everything:
@@ -150,36 +151,14 @@ class _Converter:
             warnings=tuple(self.warnings),
         )
 
-    def _expanded(self, scope: Scope) -> Iterator[tuple[Scope, LiveNode]]:
-        """Every node, those of a subgraph once for each of its instances, in the file's order."""
-        count = 0
-        waiting = [(scope, iter(scope.graph.nodes.values()))]
-        while waiting:
-            current, nodes = waiting[-1]
-            node = next(nodes, None)
-            if node is None:
-                waiting.pop()
-                continue
-            count += 1
-            if count > self.limits.nodes:
-                raise WorkflowFormatError(
-                    f"with its subgraphs taken apart it has more than the {self.limits.nodes:,} nodes that are allowed"
-                )
-            yield current, node
-            # The editor looks at the mode of the outermost instances only: of those inside a subgraph it sends what
-            # they hold, though nothing that depends on them gets a value.
-            if node.subgraph is not None and not (node.saved.off and current.instance is None):
-                inner = current.inside(node)
-                waiting.append((inner, iter(inner.graph.nodes.values())))
+    def _apply_primitives(self, graph: LiveGraph) -> None:
+        """Copy each primitive's value into the widgets it is linked to, whatever the modes (rule 1)."""
+        primitives = [node for node in graph.nodes.values() if node.saved.type == PRIMITIVE]
+        fed = sockets_by_source(graph) if primitives else {}
+        for primitive in primitives:
+            self._apply_primitive(primitive, fed.get((primitive.id, 0), []))
 
-    def _apply_primitive(self, graph: LiveGraph, primitive: LiveNode) -> None:
-        """Copy a primitive's value into the widgets it is linked to, whatever the modes (rule 1)."""
-        targets = [
-            (node, socket)
-            for node in graph.nodes.values()
-            for socket in node.fields.sockets
-            if socket.link == (primitive.id, 0)
-        ]
+    def _apply_primitive(self, primitive: LiveNode, targets: list[tuple[LiveNode, Socket]]) -> None:
         if not targets or (targets[0][1].widget is None and not draws_widget(targets[0][1].type)):
             return
         first = targets[0][1].widget
@@ -282,7 +261,7 @@ class _Converter:
         """Value of a widget for a placeholder: its node is told by the name meant for that, else by its title."""
         if self._by_name is None:
             self._by_name = {}
-            everywhere = [node for _, node in self._expanded(Scope((), self.graph))]
+            everywhere = [node for _, node in _expanded(self.graph)]
             for node in everywhere:
                 self._by_name.setdefault(f"name {node.saved.properties.get('Node name for S&R')}", node)
                 self._by_name.setdefault(f"title {node.title}", node)
@@ -291,6 +270,24 @@ class _Converter:
         if widget is None:
             return None
         return "" if widget.value is UNSET or widget.value is None else str(widget.value)
+
+
+def _expanded(graph: LiveGraph) -> Iterator[tuple[Scope, LiveNode]]:
+    """Every node, those of a subgraph once for each of its instances, in the file's order."""
+    outermost = Scope((), graph)
+    waiting = [(outermost, iter(graph.nodes.values()))]
+    while waiting:
+        current, nodes = waiting[-1]
+        node = next(nodes, None)
+        if node is None:
+            waiting.pop()
+            continue
+        yield current, node
+        # The editor looks at the mode of the outermost instances only: of those inside a subgraph it sends what they
+        # hold, though nothing that depends on them gets a value.
+        if node.subgraph is not None and not (node.saved.off and current.instance is None):
+            inner = current.inside(node)
+            waiting.append((inner, iter(inner.graph.nodes.values())))
 
 
 _SILENT = frozenset({"Note", "MarkdownNote"})

@@ -18,6 +18,8 @@ from .graph import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .json_text import Limits
+
 _Renumbered = dict[str, dict[str, str]]
 """New ids by old ones, for each subgraph."""
 
@@ -49,6 +51,33 @@ def with_unique_ids(file: EditorFile) -> EditorFile:
             for name, each in file.subgraphs.items()
         },
     )
+
+
+def check_expansion(file: EditorFile, limits: Limits) -> None:
+    """Refuse a file that a few subgraphs would unfold into more than is allowed.
+
+    Raises:
+        WorkflowFormatError: it would be too many nodes or levels, or a subgraph holds itself.
+    """
+    sizes: dict[str, tuple[int, int]] = {}  # nodes and levels
+
+    def unfolded(graph: EditorGraph, *, outermost: bool) -> tuple[int, int]:
+        total, deepest = len(graph.nodes), 0
+        for node in graph.nodes.values():
+            inner = sizes.get(node.type)
+            if inner is not None and not (outermost and node.off):
+                total, deepest = total + inner[0], max(deepest, inner[1])
+        return total, deepest + 1
+
+    for subgraph in innermost_first(file.subgraphs):
+        sizes[subgraph.id] = unfolded(subgraph.graph, outermost=False)
+    nodes, levels = unfolded(file.graph, outermost=True)
+    if nodes > limits.nodes:
+        raise WorkflowFormatError(
+            f"with its subgraphs taken apart it has more than the {limits.nodes:,} nodes that are allowed"
+        )
+    if levels > limits.depth:
+        raise WorkflowFormatError(f"its subgraphs lie more than {limits.depth} deep inside each other")
 
 
 def innermost_first(subgraphs: Mapping[str, EditorSubgraph]) -> list[EditorSubgraph]:

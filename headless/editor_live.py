@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .editor_graph import SUBGRAPH_INPUT, SUBGRAPH_OUTPUT
 from .editor_ids import innermost_first
-from .editor_nodes import VIRTUAL_TYPES, LiveBoundary, LiveGraph, LiveNode, show_widget
+from .editor_nodes import VIRTUAL_TYPES, LiveBoundary, LiveGraph, LiveNode, show_widget, sockets_by_source
 from .editor_promotion import show_listed_widgets
 from .editor_widgets import Fields, Socket, Widget, filled_fields
 from .schema import DYNAMIC_COMBO
@@ -18,7 +18,7 @@ from .schema import DYNAMIC_COMBO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .editor_graph import Boundary, EditorFile, EditorGraph, EditorLink, EditorNode, EditorSubgraph
+    from .editor_graph import Boundary, EditorFile, EditorGraph, EditorLink, EditorNode, EditorSubgraph, Slot
     from .schema import NodeSchema
 
 
@@ -49,15 +49,17 @@ def _loaded(
     live = LiveGraph(name=definition.name if definition else "")
     for node in graph.nodes.values():
         live.nodes[node.id] = _node(node, schemas.get(node.type), subgraphs.get(node.type))
+    places = {node_id: _Places(node) for node_id, node in live.nodes.items()}
     for link in _without_rivals(graph):
-        _connect(live, link)
+        if link.target_id in places:
+            places[link.target_id].connect(link)
     for made in live.nodes.values():
         made.dangling = {
             slot.name: slot.link for slot in made.saved.inputs if slot.link is not None and slot.link not in graph.links
         }
     if definition is not None:
-        live.inputs = [_entrance(live, graph, each, index) for index, each in enumerate(definition.inputs)]
-        live.outputs = [_exit(graph, each, index) for index, each in enumerate(definition.outputs)]
+        live.inputs = _entrances(live, definition.inputs)
+        live.outputs = _exits(graph, definition.outputs)
     instances = [made for made in live.nodes.values() if made.subgraph is not None]
     for made in instances:
         if made.subgraph is not None:
@@ -77,19 +79,17 @@ def _node(node: EditorNode, schema: NodeSchema | None, subgraph: LiveGraph | Non
     if schema is None or node.type in VIRTUAL_TYPES:
         return LiveNode(node, node.title or node.type, _plain_fields(node), [each.type for each in node.outputs])
     fields = filled_fields(node, schema)
-    groups = tuple(f"{each.name}." for each in schema.inputs if each.type == DYNAMIC_COMBO)
+    choices = tuple(f"{each.name}." for each in schema.inputs if each.type == DYNAMIC_COMBO)
+    # Groups grow as they are connected, those that come with a choice as well.
+    growing = {each.name.rpartition(".")[0] for each in fields.sockets if each.name.count(".") > 1}
+    known = {each.name for each in fields.sockets}
     for slot in node.inputs:
         # Inputs of a choice that is no longer taken are gone, as are those that stood for a widget that is gone.
-        gone = slot.widget or (slot.name.startswith(groups) and not _grows(fields, slot.name))
-        if fields.socket(slot.name) is None and not gone:
+        unchosen = slot.name.startswith(choices) and slot.name.rpartition(".")[0] not in growing
+        if slot.name not in known and not slot.widget and not unchosen:
+            known.add(slot.name)
             fields.sockets.append(Socket(slot.name, slot.type))
     return LiveNode(node, node.title or schema.display_name, fields, [each.type for each in schema.outputs], schema)
-
-
-def _grows(fields: Fields, name: str) -> bool:
-    """Whether a socket is one more of a group that is there: groups grow as they are connected."""
-    group = f"{name.rpartition('.')[0]}."
-    return any(each.name.startswith(group) and each.name.count(".") == name.count(".") > 1 for each in fields.sockets)
 
 
 def _plain_fields(node: EditorNode) -> Fields:
@@ -130,58 +130,74 @@ def _without_rivals(graph: EditorGraph) -> Sequence[EditorLink]:
     return list(kept.values())
 
 
-def _connect(live: LiveGraph, link: EditorLink) -> None:
-    """Put a link to the input the file names it at; the slot number is what older files had before inputs moved."""
-    node = live.nodes.get(link.target_id)
-    if node is None or link.target_id in {SUBGRAPH_INPUT, SUBGRAPH_OUTPUT}:
-        return
-    slots = [slot for slot in node.saved.inputs if slot.link == link.id]
-    names = [slot.name for slot in slots]
-    fields = node.fields
-    fitting = [index for index, socket in enumerate(fields.sockets) if socket.name in names]
-    if fitting:
-        socket = fields.sockets[link.target_slot if link.target_slot in fitting else fitting[0]]
-    elif any(slot.widget for slot in slots):  # the class has no such widget any more, and its link went with it
-        return
-    else:
-        by_number = _by_number(node, link.target_slot, named=bool(names))
-        if by_number is None:
+class _Places:
+    """Where links into one node go: to the input the file names them at.
+
+    The slot number is what older files had before inputs moved.
+    """
+
+    def __init__(self, node: LiveNode) -> None:
+        self._node = node
+        self._named: dict[str, list[Slot]] = {}
+        for slot in node.saved.inputs:
+            if slot.link is not None:
+                self._named.setdefault(slot.link, []).append(slot)
+        self._by_name: dict[str, list[int]] = {}
+        for index, socket in enumerate(node.fields.sockets):
+            self._by_name.setdefault(socket.name, []).append(index)
+
+    def connect(self, link: EditorLink) -> None:
+        """Put a link to its socket, if that is there and free."""
+        slots = self._named.get(link.id, [])
+        fitting = [
+            index for name in dict.fromkeys(slot.name for slot in slots) for index in self._by_name.get(name, ())
+        ]
+        if fitting:
+            index = link.target_slot if link.target_slot in fitting else min(fitting)
+            socket: Socket | None = self._node.fields.sockets[index]
+        elif any(slot.widget for slot in slots):  # the class has no such widget any more, and its link went with it
             return
-        socket = by_number
-    if socket.link is None:
-        socket.link = (link.origin_id, link.origin_slot)
+        else:
+            socket = self._by_number(link.target_slot, named=bool(slots))
+        if socket is not None and socket.link is None:
+            socket.link, socket.link_id = (link.origin_id, link.origin_slot), link.id
+
+    def _by_number(self, index: int, *, named: bool) -> Socket | None:
+        """The socket that is meant by number: that of the file's own list, or of a new node's where names say more."""
+        sockets, saved = self._node.fields.sockets, self._node.saved.inputs
+        if not named and not saved:
+            return sockets[index] if index < len(sockets) else None
+        name = None
+        if named and index < len(self._node.fields.first_sockets):
+            name = self._node.fields.first_sockets[index]
+        elif not named and index < len(saved) and saved[index].link is None:
+            name = saved[index].name
+        found = self._by_name.get(name) if name is not None else None
+        return sockets[found[0]] if found else None
 
 
-def _by_number(node: LiveNode, index: int, *, named: bool) -> Socket | None:
-    """The socket a link means by number alone: that of the file's own list, or of a new node's where names say more."""
-    if named:
-        names = node.fields.first_sockets
-        return node.fields.socket(names[index]) if index < len(names) else None
-    saved = node.saved.inputs
-    if not saved:
-        return node.fields.sockets[index] if index < len(node.fields.sockets) else None
-    if index >= len(saved) or saved[index].link is not None:
-        return None
-    return node.fields.socket(saved[index].name)
+def _entrances(live: LiveGraph, inputs: Sequence[Boundary]) -> list[LiveBoundary]:
+    """A subgraph's inputs with the sockets they feed: in the order that the input gives, then that of the file."""
+    fed = sockets_by_source(live)
+    made = []
+    for index, boundary in enumerate(inputs):
+        order = {link_id: position for position, link_id in enumerate(boundary.links)}
+        targets = sorted(fed.get((SUBGRAPH_INPUT, index), ()), key=lambda each: order.get(each[1].link_id, len(order)))
+        made.append(LiveBoundary(boundary.name, boundary.type, targets))
+    return made
 
 
-def _entrance(live: LiveGraph, graph: EditorGraph, boundary: Boundary, index: int) -> LiveBoundary:
-    """A subgraph's input with the sockets it feeds: in its own order, then whatever else links say."""
-    found = [link for link in graph.links.values() if link.origin_id == SUBGRAPH_INPUT and link.origin_slot == index]
-    order = {link_id: position for position, link_id in enumerate(boundary.links)}
-    found.sort(key=lambda link: order.get(link.id, len(order)))
-    targets = []
-    for link in found:
-        node = live.nodes.get(link.target_id)
-        for socket in node.fields.sockets if node is not None else ():
-            if node is not None and socket.link == (SUBGRAPH_INPUT, index) and (node, socket) not in targets:
-                targets.append((node, socket))
-    return LiveBoundary(boundary.name, boundary.type, targets)
-
-
-def _exit(graph: EditorGraph, boundary: Boundary, index: int) -> LiveBoundary:
-    found = [link for link in graph.links.values() if link.target_id == SUBGRAPH_OUTPUT and link.target_slot == index]
-    named = [link for link_id in boundary.links for link in found if link.id == link_id]
-    first = next(iter([*named, *found]), None)
-    source = (first.origin_id, first.origin_slot) if first is not None else None
-    return LiveBoundary(boundary.name, boundary.type, source=source)
+def _exits(graph: EditorGraph, outputs: Sequence[Boundary]) -> list[LiveBoundary]:
+    """A subgraph's outputs with what they come from: the first link of the output, else of the file."""
+    into: dict[int, list[EditorLink]] = {}
+    for link in graph.links.values():
+        if link.target_id == SUBGRAPH_OUTPUT:
+            into.setdefault(link.target_slot, []).append(link)
+    made = []
+    for index, boundary in enumerate(outputs):
+        links = {link.id: link for link in into.get(index, ())}
+        first = next((links[link_id] for link_id in boundary.links if link_id in links), None)
+        first = first or next(iter(links.values()), None)
+        source = (first.origin_id, first.origin_slot) if first is not None else None
+        made.append(LiveBoundary(boundary.name, boundary.type, source=source))
+    return made

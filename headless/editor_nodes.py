@@ -104,3 +104,13 @@ def show_widget(instance: LiveNode, socket: Socket, boundary: LiveBoundary) -> N
             socket.widget = shown
             instance.fields.widgets.append(shown)
             return
+
+
+def sockets_by_source(graph: LiveGraph) -> dict[tuple[str, int], list[tuple[LiveNode, Socket]]]:
+    """The connected sockets of a graph, by the (node id, output index) they are connected to."""
+    found: dict[tuple[str, int], list[tuple[LiveNode, Socket]]] = {}
+    for node in graph.nodes.values():
+        for socket in node.fields.sockets:
+            if socket.link is not None:
+                found.setdefault(socket.link, []).append((node, socket))
+    return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .editor_graph import SUBGRAPH_INPUT, reference
-from .editor_nodes import PRIMITIVE, LiveBoundary, show_widget
+from .editor_nodes import PRIMITIVE, LiveBoundary, show_widget, sockets_by_source
 from .editor_widgets import UNSET, Socket
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class _Entry:
 
 def show_listed_widgets(instance: LiveNode) -> None:
     """Add an input to an instance's subgraph for each widget the instance lists, and give it the saved value."""
-    entries = _entries(instance)
-    graph = instance.subgraph
-    if graph is None:
+    entries, graph = _entries(instance), instance.subgraph
+    if graph is None or not entries:
         return
+    shown = _Shown(instance, graph)
     primitives: dict[str, list[_Entry]] = {}
     for entry in entries:
-        socket = _already_shown(instance, graph, entry)
+        socket = shown.socket(entry)
         node = graph.nodes.get(entry.node_id)
         if socket is not None:
             _set(socket, entry)
@@ -59,9 +59,62 @@ def show_listed_widgets(instance: LiveNode) -> None:
         elif node.saved.type == PRIMITIVE:
             primitives.setdefault(entry.node_id, []).append(entry)
         else:
-            _add_input(instance, graph, node, entry)
+            inner = _inner_socket(node, entry)
+            if inner is not None and not entry.name.startswith("$$"):
+                shown.add(entry.name, inner.type, [(node, inner)], entry.value)
+    fed = sockets_by_source(graph) if primitives else {}
     for node_id, those in primitives.items():
-        _replace_primitive(instance, graph, graph.nodes[node_id], those)
+        _replace_primitive(shown, graph.nodes[node_id], fed.get((node_id, 0), []), those)
+
+
+class _Shown:
+    """What an instance's subgraph shows outside, while more is added to it."""
+
+    def __init__(self, instance: LiveNode, graph: LiveGraph) -> None:
+        self._instance = instance
+        self._graph = graph
+        self._names = {each.name for each in graph.inputs}
+        self._numbers: dict[str, int] = {}
+        self._sockets: dict[tuple[str, str], Socket] = {}
+        for boundary, socket in zip(graph.inputs, instance.fields.sockets, strict=False):
+            self._know(boundary, socket)
+
+    def _know(self, boundary: LiveBoundary, socket: Socket) -> None:
+        target = _target_of(boundary)
+        if target is not None:
+            self._sockets.setdefault(target, socket)
+
+    def socket(self, entry: _Entry) -> Socket | None:
+        """The instance's socket for what an entry names, where it is shown already."""
+        return self._sockets.get((entry.node_id, entry.name))
+
+    def _unique(self, name: str) -> str:
+        unique, number = name, self._numbers.get(name, 1)
+        while unique in self._names:
+            unique = f"{name}_{number}"
+            number += 1
+        self._numbers[name] = number
+        return unique
+
+    def add(self, name: str, kind: str, targets: list[tuple[LiveNode, Socket]], value: Any) -> None:
+        """Let a new input of the subgraph, and so of each of its instances, feed some sockets."""
+        boundary = LiveBoundary(self._unique(name), kind, targets)
+        for _, socket in targets:
+            origin, index = socket.link or ("", 0)
+            if origin == SUBGRAPH_INPUT and index < len(self._graph.inputs):
+                other = self._graph.inputs[index]
+                other.targets = [each for each in other.targets if each[1] is not socket]
+            socket.link = (SUBGRAPH_INPUT, len(self._graph.inputs))
+        self._graph.inputs.append(boundary)
+        self._names.add(boundary.name)
+        for owner in self._graph.instances:
+            socket = Socket(boundary.name, kind)
+            owner.fields.sockets.append(socket)
+            show_widget(owner, socket, boundary)
+            if owner is self._instance:
+                self._know(boundary, socket)
+                if socket.widget is not None and value is not UNSET:
+                    socket.widget.value = value
 
 
 def _entries(instance: LiveNode) -> list[_Entry]:
@@ -109,18 +162,15 @@ def _target(instance: LiveNode, input_name: str) -> tuple[str, str] | None:
     """Node id and widget (or, of an instance, input) that an instance's input leads to."""
     graph = instance.subgraph
     boundary = next((each for each in graph.inputs if each.name == input_name), None) if graph is not None else None
-    for node, socket in boundary.targets if boundary is not None else ():
+    return _target_of(boundary) if boundary is not None else None
+
+
+def _target_of(boundary: LiveBoundary) -> tuple[str, str] | None:
+    for node, socket in boundary.targets:
         if node.subgraph is not None:
             return node.id, socket.name
         if socket.widget is not None:
             return node.id, socket.widget.name
-    return None
-
-
-def _already_shown(instance: LiveNode, graph: LiveGraph, entry: _Entry) -> Socket | None:
-    for boundary, socket in zip(graph.inputs, instance.fields.sockets, strict=False):
-        if _target(instance, boundary.name) == (entry.node_id, entry.name):
-            return socket
     return None
 
 
@@ -145,56 +195,15 @@ def _inner_socket(node: LiveNode, entry: _Entry) -> Socket | None:
     return None
 
 
-def _add_input(instance: LiveNode, graph: LiveGraph, node: LiveNode, entry: _Entry) -> None:
-    inner = _inner_socket(node, entry)
-    if inner is not None and not entry.name.startswith("$$"):
-        _connect_outside(instance, graph, entry.name, inner.type, [(node, inner)], entry.value)
-
-
-def _replace_primitive(instance: LiveNode, graph: LiveGraph, primitive: LiveNode, entries: Sequence[_Entry]) -> None:
+def _replace_primitive(
+    shown: _Shown, primitive: LiveNode, targets: list[tuple[LiveNode, Socket]], entries: Sequence[_Entry]
+) -> None:
     """A primitive whose value is shown outside gives way to an input that feeds the same sockets."""
     if len({entry.name for entry in entries}) != 1:
         return
-    targets = [
-        (node, socket)
-        for node in graph.nodes.values()
-        for socket in node.fields.sockets
-        if socket.link == (primitive.id, 0)
-    ]
     kind = primitive.outputs[0] if primitive.outputs else "*"
     if not targets or any("*" not in {kind, socket.type} and socket.type != kind for _, socket in targets):
         return
     title = primitive.title
     name = title if title and title != PRIMITIVE else entries[0].name
-    value = next((entry.value for entry in entries if entry.value is not UNSET), UNSET)
-    _connect_outside(instance, graph, name, kind, targets, value)
-
-
-def _connect_outside(
-    instance: LiveNode,
-    graph: LiveGraph,
-    name: str,
-    kind: str,
-    targets: list[tuple[LiveNode, Socket]],
-    value: Any,
-) -> None:
-    boundary = LiveBoundary(_unique(name, {each.name for each in graph.inputs}), kind, list(targets))
-    for _, socket in targets:
-        for other in graph.inputs:
-            other.targets = [each for each in other.targets if each[1] is not socket]
-        socket.link = (SUBGRAPH_INPUT, len(graph.inputs))
-    graph.inputs.append(boundary)
-    for owner in graph.instances:
-        socket = Socket(boundary.name, kind)
-        owner.fields.sockets.append(socket)
-        show_widget(owner, socket, boundary)
-        if owner is instance and socket.widget is not None and value is not UNSET:
-            socket.widget.value = value
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    unique, number = name, 1
-    while unique in taken:
-        unique = f"{name}_{number}"
-        number += 1
-    return unique
+    shown.add(name, kind, targets, next((entry.value for entry in entries if entry.value is not UNSET), UNSET))

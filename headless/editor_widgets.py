@@ -6,6 +6,7 @@ widgets of its own, which take the next places. So the list is made and filled h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ UNSET: Final = object()
 CUSTOM_COMBO = "CustomCombo"
 """A list of choices that users type in themselves: the editor adds a widget for each."""
 
-_UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
+_UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload")
 _WITH_3D_BUTTONS = frozenset({"Load3D"})
 _WITH_3D_PREVIEW = frozenset({"Preview3D", "SaveGLB"})
 _BUTTONS_3D = {"upload 3d model": "upload3dmodel", "upload extra resources": "uploadExtraResources", "clear": "clear"}
@@ -62,12 +63,14 @@ class Socket:
         type: the types it takes.
         widget: the widget it can stand in for; None for a plain socket.
         link: where its link comes from, as (node id, output index); None where nothing is connected.
+        link_id: that link's own id in the file.
     """
 
     name: str
     type: str
     widget: Widget | None = None
     link: tuple[str, int] | None = None
+    link_id: str = ""
 
 
 @dataclass(eq=False)
@@ -110,8 +113,8 @@ def fresh_fields(schema: NodeSchema) -> Fields:
         made.widgets += [Widget("index", UNSET), Widget("option1", "")]
     if schema.class_type in _WITH_3D_PREVIEW:
         made.widgets.append(Widget("image", ""))
-    if any(spec.options.get(flag) for spec in schema.inputs for flag in _UPLOADS[:-1]):
-        if any((spec.options.get("remote") or {}).get("refresh_button") for spec in schema.inputs):
+    if any(spec.options.get(flag) for spec in schema.inputs for flag in _UPLOADS):
+        if any(_refreshes(spec.options.get("remote")) for spec in schema.inputs):
             names = ("Auto-refresh after generation", "refresh")
             made.widgets += [Widget(name, UNSET, sent=False) for name in names]
         button = Widget("upload", UNSET, sent=False)
@@ -119,6 +122,10 @@ def fresh_fields(schema: NodeSchema) -> Fields:
         made.sockets.append(Socket("upload", "IMAGEUPLOAD", button))
     made.first_sockets = tuple(each.name for each in made.sockets)
     return made
+
+
+def _refreshes(remote: Any) -> bool:
+    return isinstance(remote, Mapping) and bool(remote.get("refresh_button"))
 
 
 def filled_fields(node: EditorNode, schema: NodeSchema) -> Fields:

@@ -174,13 +174,38 @@ def test_a_few_subgraphs_cannot_unfold_into_millions_of_nodes(schemas: Any) -> N
 
 
 def test_subgraphs_may_lie_deep_inside_each_other(schemas: Any) -> None:
-    names = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(1, 2000)]
-    stack = [subgraph(names[0], node(5, "EmptyImage"))]
-    stack += [subgraph(name, node(5, names[level])) for level, name in enumerate(names[1:])]
-    workflow = parse_workflow(graph(node(1, names[-1]), **holding(*reversed(stack))), schemas)
-    (made,) = workflow.nodes.values()
-    assert made.id.count(":") == len(names)
-    assert len(made.within) == len(names)
+    def stacked(levels: int) -> dict[str, Any]:
+        names = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(1, levels + 1)]
+        stack = [subgraph(names[0], node(5, "EmptyImage"))]
+        stack += [subgraph(name, node(5, names[level])) for level, name in enumerate(names[1:])]
+        return graph(node(1, names[-1]), **holding(*reversed(stack)))
+
+    (made,) = parse_workflow(stacked(99), schemas).nodes.values()
+    assert made.id.count(":") == 99
+    assert len(made.within) == 99
+    with pytest.raises(WorkflowFormatError, match="more than 100 deep"):
+        parse_workflow(stacked(5_000), schemas)
+
+
+def test_nodes_with_very_many_sockets_and_widgets_are_read_in_one_go(schemas: Any) -> None:
+    """Each of these took a time that grew with the square of the number, at one time."""
+    many = 60_000
+    sockets = [(f"extra{index}", "IMAGE", index + 2) for index in range(many)]
+    links = [[index + 2, 1, 0, 2, index, "IMAGE"] for index in range(many)]
+    raw = graph(node(1, "EmptyImage"), node(2, "ImageInvert", *sockets), links=links)
+    assert len(parse_workflow(raw, schemas).nodes["2"].inputs) == many
+
+    primitives = [node(10 + index, "PrimitiveNode", widgets_values=[index]) for index in range(4_000)]
+    blurs = [node(5000 + index, "ImageBlur", ("blur_radius", "INT", index + 1)) for index in range(4_000)]
+    links = [[index + 1, 10 + index, 0, 5000 + index, 0, "INT"] for index in range(4_000)]
+    made = parse_workflow(graph(*primitives, *blurs, links=links), schemas)
+    assert made.nodes["5007"].inputs["blur_radius"] == 7
+
+    inner = subgraph(INNER, *(node(5000 + index, "ImageBlur") for index in range(4_000)))
+    listed = [[str(5000 + index), "blur_radius"] for index in range(4_000)]
+    shown = node(1, INNER, properties={"proxyWidgets": listed}, widgets_values=list(range(4_000)))
+    made = parse_workflow(graph(shown, **holding(inner)), schemas)
+    assert made.nodes["1:5007"].inputs["blur_radius"] == 7
 
 
 @pytest.mark.parametrize(
