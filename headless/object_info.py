@@ -70,7 +70,7 @@ def _schema(class_type: str, info: Any) -> NodeSchema:
     for group in ("required", "optional"):
         wanted = order.get(group) if isinstance(order, Mapping) else None
         specs = declared.get(group, {})
-        named = [each for each in wanted if each in specs] if isinstance(wanted, list) else []
+        named = [each for each in _list(wanted) if isinstance(each, str) and each in specs]
         names = dict.fromkeys((*named, *specs))
         inputs += [input_schema(class_type, name, specs[name], required=group == "required") for name in names]
     return NodeSchema(

@@ -309,9 +309,9 @@ def input_schema(class_type: str, name: str, spec: Any, *, required: bool) -> In
         choices=choices,
         listed=listed,
         default=options.get("default"),
-        min=options.get("min"),
-        max=options.get("max"),
-        step=options.get("step"),
+        min=_number(options.get("min")),
+        max=_number(options.get("max")),
+        step=_number(options.get("step")),
         force_input=force_input,
         control_after_generate=None if control is None else bool(control),
         socketless=bool(options.get("socketless", False)),
@@ -320,6 +320,11 @@ def input_schema(class_type: str, name: str, spec: Any, *, required: bool) -> In
         widget_type=widget_type,
         options=dict(options),
     )
+
+
+def _number(value: Any) -> float | None:
+    """A limit as declared; some packs write text there, which bounds nothing."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _listed(value: Any) -> list[Any] | tuple[Any, ...]:

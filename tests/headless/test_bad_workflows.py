@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from editor_corpus import DATA, object_info
+from editor_corpus import DATA, classes_used, object_info
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -353,6 +353,7 @@ def pool() -> list[Any]:
 
 
 POOL = pool()
+RULED = [json.loads(path.read_text(encoding="utf-8"))["workflow"] for path in sorted((DATA / "rules").glob("*.json"))]
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
@@ -367,6 +368,23 @@ def test_changed_workflows_end_in_a_plan_or_in_typed_errors(schemas: Any, seed: 
     json.dumps(workflow.to_prompt(), allow_nan=False)
     found = check_plan(workflow, schemas)
     assert (found.plan is None) == bool(found.problems)
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**40), st.sampled_from([1, 2, 4, 10]))
+def test_changed_descriptions_of_a_host_end_in_a_plan_or_in_typed_errors(seed: int, changes: int) -> None:
+    randomness = random.Random(seed)
+    raw = randomness.choice(RULED)
+    used = {name: object_info()[name] for name in sorted(classes_used(raw)) if name in object_info()}
+    info = mutant(used, randomness, changes) if used else used
+    if not isinstance(info, dict):
+        return
+    try:
+        described = schemas_of_object_info(info)
+        workflow = parse_workflow(raw, described)
+    except PhotokeepError:
+        return
+    check_plan(workflow, described)
 
 
 def test_refusing_says_what_and_where_on_the_command_line(tmp_path: Path) -> None:
