@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from photokeep_nodes.errors import WorkflowFormatError
 
-from .editor_graph import MUTED, EditorFile, read_editor_file, read_node
+from .editor_graph import MUTED, EditorFile, read_editor_file
 from .editor_ids import check_expansion, with_unique_ids
 from .editor_links import LinkResolver, Scope, Source
 from .editor_live import load_live
 from .editor_nodes import PRIMITIVE, LiveGraph, LiveNode, sockets_by_source
 from .editor_text import with_choices_made, with_placeholders_filled
-from .editor_widgets import CUSTOM_COMBO, UNSET, Widget, draws_widget, saved_position
+from .editor_widgets import CUSTOM_COMBO, UNSET, Widget, draws_widget
 from .graph import InactiveNode, Problem, Workflow, WorkflowNode, printable, shown
 
 if TYPE_CHECKING:
@@ -62,49 +62,6 @@ def convert(
     check_expansion(file, limits)
     graph = load_live(with_unique_ids(file), schemas)
     return _Converter(graph, now or datetime.now().astimezone()).workflow(raw)
-
-
-def with_widget_value(
-    raw: Mapping[str, Any], node_id: str, schema: NodeSchema, name: str, value: Any
-) -> dict[str, Any]:
-    """The editor's graph with one widget set, so that a result opened in the editor shows what was run.
-
-    Left as it is where the file says something else than a place among its widgets: a link into the widget, a node
-    within a subgraph, places of forced inputs from old files.
-
-    Args:
-        raw: the graph; not changed.
-        node_id: the node.
-        schema: its class.
-        name: the widget's input.
-        value: as the widget holds it.
-    """
-    return {
-        **raw,
-        "nodes": [
-            _with_widget_value(node, schema, name, value)
-            if isinstance(node, dict) and str(node.get("id")) == node_id
-            else node
-            for node in raw.get("nodes", ())
-        ],
-    }
-
-
-def _with_widget_value(node: dict[str, Any], schema: NodeSchema, name: str, value: Any) -> dict[str, Any]:
-    sockets = node.get("inputs") or ()
-    if any(isinstance(each, dict) and each.get("name") == name and each.get("link") is not None for each in sockets):
-        return node
-    changed = dict(node)
-    if isinstance(named := node.get("widgets_values_named"), dict):
-        changed["widgets_values_named"] = {**named, name: value}
-    saved = node.get("widgets_values")
-    if isinstance(saved, dict):
-        changed["widgets_values"] = {**saved, name: value}
-    elif isinstance(saved, list):
-        position = saved_position(read_node(node), schema, name)
-        if position is not None:
-            changed["widgets_values"] = [*saved[:position], value, *saved[position + 1 :]]
-    return changed
 
 
 def _refuse_group_nodes(file: EditorFile) -> None:

@@ -274,17 +274,6 @@ def _choose(made: Fields, widget: Widget, *, same: bool) -> None:
     made.sockets[own:own] = new.sockets
 
 
-def saved_position(node: EditorNode, schema: NodeSchema, name: str) -> int | None:
-    """Where in ``widgets_values`` a widget's value stands, or None where the file's list cannot be told."""
-    saved = node.widgets_values
-    made = filled_fields(node, schema)
-    names = [each.name for each in made.widgets if each.saved]
-    position = names.index(name) if name in names else None
-    if position is None or not isinstance(saved, list) or position >= len(saved):
-        return None
-    return position if without_forced(saved, schema, made) == saved else None
-
-
 def draws_widget(type_name: str) -> bool:
     """Whether the editor has a widget for inputs of this type."""
     return type_name in WIDGET_TYPES

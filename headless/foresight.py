@@ -6,9 +6,11 @@ a batch the next photo's stages are told as well, so that its first models stay.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes import models
+from photokeep_nodes.errors import PhotokeepError
 
 from .graph import Link
 
@@ -51,10 +53,15 @@ def handle_of(stage: Stage, schema: NodeSchema, **linked: Any) -> ModelHandle | 
 
 
 def models_of(stage: Stage, plan: Plan, schemas: Mapping[str, NodeSchema]) -> tuple[ModelSpec, ...]:
-    """The models whose handles a stage takes."""
+    """The models whose handles a stage takes, but for those that are not there: the stage itself will say so."""
     sources = (plan.stages[link.node_id] for link in stage.links.values())
     handles = (handle_of(source, schemas[source.class_type]) for source in sources)
-    return tuple(models.get(handle) for handle in dict.fromkeys(handles) if handle is not None)
+    found = []
+    for handle in dict.fromkeys(handles):
+        if handle is not None:
+            with suppress(PhotokeepError):
+                found.append(models.get(handle))
+    return tuple(found)
 
 
 class Foresight:

@@ -129,14 +129,15 @@ def lint(path: str | Path, *, object_info: Mapping[str, NodeSchema] | None = Non
 
     Args:
         path: the file.
-        object_info: classes of a host, by its own description; they hide ours of the same name.
+        object_info: classes of a host, by its own description; the workflow is then checked as for that host, which
+            knows no others.
     """
     path = Path(path)
-    described = object_info or {}
-    schemas = {**node_schemas(), **described}
+    ours = node_schemas()
+    schemas = {**ours} if object_info is None else {**object_info}
     settings = host.Standalone(input_dirs=(path.resolve().parent, Path("input").resolve()))
     try:
-        workflow = parse_workflow(load_workflow(path), schemas)
+        workflow = parse_workflow(load_workflow(path), {**ours, **schemas})
     except PhotokeepError as error:
         return LintReport(str(path), unreadable=error)
     with host.standalone(settings):
@@ -145,14 +146,14 @@ def lint(path: str | Path, *, object_info: Mapping[str, NodeSchema] | None = Non
             *(Finding("error", each) for each in found.problems),
             *(Finding("warning", each) for each in found.warnings),
             *_unused_branches(workflow, found, schemas),
-            *_about_classes(workflow, found, schemas),
+            *_about_classes(workflow, found, schemas, ours),
         ]
-        if found.plan is not None:
-            findings += (Finding("error", each) for each in oversized_inputs(found.plan, schemas))
-            findings += _uncached(found.plan, schemas)
-    planned = None
-    if found.plan is not None and all(schemas[each.class_type].node_class for each in found.plan.stages.values()):
-        planned = _planned(path)
+        runs_here = found.plan is not None and all(each.class_type in ours for each in found.plan.stages.values())
+        if found.plan is not None and runs_here:
+            if object_info is None:  # photos of another host are not here
+                findings += (Finding("error", each) for each in oversized_inputs(found.plan, ours))
+            findings += _uncached(found.plan, ours)
+    planned = _planned(path) if runs_here else None
     if planned is not None:
         findings += _about_models(planned)
     order: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
@@ -164,13 +165,13 @@ def lint(path: str | Path, *, object_info: Mapping[str, NodeSchema] | None = Non
     )
 
 
-def described_classes(source: str | None) -> dict[str, NodeSchema]:
-    """Classes of a host, from a file or from the host itself; none where nothing is named.
+def described_classes(source: str | None) -> dict[str, NodeSchema] | None:
+    """Classes of a host, from a file or from the host itself; None where nothing is named.
 
     Raises:
         UsageError, WorkflowFormatError, NodeDefinitionError: it cannot be read or is no description.
     """
-    return load_object_info(source) if source else {}
+    return load_object_info(source) if source else None
 
 
 def _planned(path: Path) -> PlanReport | None:
@@ -221,14 +222,16 @@ def _branch(workflow: Workflow, end: str, unused: set[str]) -> set[str]:
     return seen
 
 
-def _about_classes(workflow: Workflow, found: PlanCheck, schemas: Mapping[str, NodeSchema]) -> Iterator[Finding]:
+def _about_classes(
+    workflow: Workflow, found: PlanCheck, schemas: Mapping[str, NodeSchema], ours: Mapping[str, NodeSchema]
+) -> Iterator[Finding]:
     told: set[str] = set()
     unused = set(found.unused)
     for node in workflow.nodes.values():
         schema = schemas.get(node.class_type)
         if schema is None or node.class_type in told or node.id in unused:
             continue
-        if schema.node_class is None:
+        if node.class_type not in ours:
             told.add(node.class_type)
             yield Finding(
                 "warning",
@@ -256,7 +259,7 @@ def _uncached(plan: Plan, schemas: Mapping[str, NodeSchema]) -> Iterator[Finding
     for stage_id in plan.order:
         stage, node = plan.stages[stage_id], plan.workflow.nodes[stage_id]
         schema = schemas[stage.class_type]
-        if schema.node_class is None or is_model_stage(schema):
+        if is_model_stage(schema):
             continue
         odd = [output.type for output in schema.outputs if not stored_type(output.type)]
         if always_new(schema, stage):

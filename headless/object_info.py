@@ -21,6 +21,10 @@ _LIMITS = Limits(file_bytes=64 * _MIB)
 """A host with hundreds of packs and thousands of model files answers with some ten MB."""
 
 _TIMEOUT_S = 30.0
+
+_UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "animated_image_upload", "remote")
+"""Options of inputs whose list of choices grows while the host runs: their classes check such values themselves."""
+
 _HINT = "Save what http://HOST:8188/object_info answers, or name the host itself: --object-info http://HOST:8188"
 
 
@@ -86,6 +90,7 @@ def _schema(class_type: str, info: Any) -> NodeSchema:
         input_is_list=bool(info.get("is_input_list")),
         accepts_all=bool(info.get("accept_all_inputs")),
         deprecated=bool(info.get("deprecated")),
+        validate_args=frozenset(each.name for each in inputs if any(each.options.get(flag) for flag in _UPLOADS)),
     )
 
 

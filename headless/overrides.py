@@ -6,9 +6,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .editor_format import with_widget_value
-from .graph import Problem, Workflow, WorkflowNode, id_key, invalid, printable, shown
+from .dynamic_inputs import flat_inputs
+from .editor_rewrite import with_values
+from .editor_widgets import CUSTOM_COMBO
+from .graph import Link, Problem, Workflow, WorkflowNode, id_key, invalid, printable, shown
 from .host_nodes import unknown_class_hint
+from .schema import DYNAMIC_COMBO
 from .validation import as_number, closest
 
 if TYPE_CHECKING:
@@ -39,34 +42,74 @@ def apply_overrides(workflow: Workflow, settings: Sequence[str], schemas: Mappin
         WorkflowInvalidError: a setting names no node, several nodes or no such input, or its value cannot be read;
             ``context["problems"]`` lists every one.
     """
-    values: list[tuple[str, str, Any]] = []
     by_title = _by_title(workflow)
-    problems: list[Problem] = []
-    for setting in settings:
-        try:
-            node_id, spec, text = _parsed(setting, workflow, by_title, schemas)
-            values.append((node_id, spec.name, _value(workflow.nodes[node_id], spec, text)))
-        except _RefusedError as refused:
-            problems.append(refused.problem)
-    if problems:
-        raise invalid(problems, "The settings cannot be applied")
-    return _with_values(workflow, values, schemas)
+    nodes = dict(workflow.nodes)
+    mended: set[tuple[str, str]] = set()
+    waiting: list[str] = list(settings)
+    while waiting:
+        refused: dict[str, _RefusedError] = {}
+        for setting in waiting:
+            try:
+                node_id, spec, text = _parsed(setting, replace(workflow, nodes=nodes), by_title, schemas)
+                value = _value(nodes[node_id], spec, text)
+            except _RefusedError as error:
+                refused[setting] = error
+            else:
+                nodes[node_id] = _with_value(nodes[node_id], schemas[nodes[node_id].class_type], spec.name, value)
+                mended.add((node_id, spec.name))
+        if len(refused) == len(waiting):
+            raise invalid([each.problem for each in refused.values()], "The settings cannot be applied")
+        waiting = list(refused)  # an input that comes with a choice is there once the choice is made
+    return _with_nodes(workflow, nodes, mended, schemas)
 
 
-def _with_values(
-    workflow: Workflow, values: Sequence[tuple[str, str, Any]], schemas: Mapping[str, NodeSchema]
+def _with_nodes(
+    workflow: Workflow,
+    nodes: Mapping[str, WorkflowNode],
+    mended: set[tuple[str, str]],
+    schemas: Mapping[str, NodeSchema],
 ) -> Workflow:
-    """A workflow with (node id, input name, value) set; links into those inputs, broken ones too, are gone."""
-    nodes, graph = dict(workflow.nodes), workflow.editor_graph
-    for node_id, name, value in values:
-        node = nodes[node_id]
-        dropped = {key: reason for key, reason in node.dropped.items() if key != name}
-        nodes[node_id] = replace(node, inputs={**node.inputs, name: value}, dropped=dropped)
-        if graph is not None:
-            graph = with_widget_value(graph, node_id, schemas[node.class_type], name, value)
-    mended = {(node_id, name) for node_id, name, _ in values}
+    """A workflow with new nodes in place of some; what was wrong with inputs that have new values is so no longer."""
+    graph, warnings = workflow.editor_graph, list(workflow.warnings)
+    if graph is not None and mended:
+        graph = with_values(graph, workflow.nodes, nodes, schemas)
+        if graph is None:
+            node_id, name = min(mended, key=lambda each: (id_key(each[0]), each[1]))
+            message = "the editor's graph has no place for what was set, so results carry the plain prompt only"
+            warnings.append(Problem.at(nodes[node_id], "graph_left_out", message, input_name=name))
     problems = tuple(each for each in workflow.problems if (each.node_id, each.input) not in mended)
-    return replace(workflow, nodes=nodes, editor_graph=graph, problems=problems)
+    return replace(workflow, nodes=nodes, editor_graph=graph, problems=problems, warnings=tuple(warnings))
+
+
+def _with_value(node: WorkflowNode, schema: NodeSchema, name: str, value: Any) -> WorkflowNode:
+    """A node with one input set; a link into it, a broken one too, is gone, and what hangs on a choice follows it."""
+    inputs = {**node.inputs, name: value}
+    spec = next((each for each in flat_inputs(schema, node.inputs) if each.name == name), None)
+    if schema.class_type == CUSTOM_COMBO and value in _typed_choices(node):
+        inputs["index"] = _typed_choices(node).index(value)
+    elif spec is not None and spec.widget_type == DYNAMIC_COMBO and node.inputs.get(name) != value:
+        inputs = _with_inputs_of_choice(schema, name, inputs)
+    dropped = {key: reason for key, reason in node.dropped.items() if key != name}
+    return replace(node, inputs=inputs, dropped=dropped)
+
+
+def _with_inputs_of_choice(schema: NodeSchema, choice: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs with those that come with a choice: links stay where they fit, widgets begin with their defaults."""
+    prefix = f"{choice}."
+    links = {name: value for name, value in inputs.items() if isinstance(value, Link)}
+    found = {name: value for name, value in inputs.items() if not name.startswith(prefix)}
+    while True:  # a choice may bring another
+        wanted = [each for each in flat_inputs(schema, found) if each.name.startswith(prefix)]
+        values = {each.name: links.get(each.name, each.widget_default if each.is_widget else None) for each in wanted}
+        new = {name: value for name, value in values.items() if value is not None and name not in found}
+        if not new:
+            return found
+        found |= new
+
+
+def _typed_choices(node: WorkflowNode) -> list[Any]:
+    """What the user has typed in as choices of a ``CustomCombo``."""
+    return [value for name, value in node.inputs.items() if name.startswith("option") and value != ""]
 
 
 def input_stages(plan_or_workflow: Plan | Workflow, schemas: Mapping[str, NodeSchema]) -> list[tuple[str, str]]:
@@ -93,7 +136,10 @@ def feed_photo(workflow: Workflow, photo: str, schemas: Mapping[str, NodeSchema]
     """
     places = input_stages(workflow, schemas)
     if len(places) == 1:
-        return _with_values(workflow, [(*places[0], photo)], schemas)
+        node_id, name = places[0]
+        node = workflow.nodes[node_id]
+        fed = _with_value(node, schemas[node.class_type], name, photo)
+        return _with_nodes(workflow, {**workflow.nodes, node_id: fed}, {(node_id, name)}, schemas)
     if not places:
         loaders = [schema.display_name for schema in schemas.values() if schema.file_inputs]
         hint = f"Add a node that does: {', '.join(loaders[:5])}." if loaders else ""
@@ -174,19 +220,20 @@ def _parsed(
                 node,
             )
             continue
-        spec = schema.input(input_name)
+        specs = flat_inputs(schema, node.inputs)
+        spec = next((each for each in specs if each.name == input_name), None)
         if spec is not None and spec.is_widget:
             return node.id, spec, value
-        complaint = complaint or _no_such_input(setting, node, schema, input_name, spec)
+        complaint = complaint or _no_such_input(setting, node, specs, input_name, spec)
     if first_name is None:
         raise _refused(setting, "this is not of the form NODE.INPUT=VALUE", _FORM)
     raise complaint or _no_such_node(setting, first_name, workflow, by_title)
 
 
 def _no_such_input(
-    setting: str, node: WorkflowNode, schema: NodeSchema, name: str, spec: InputSchema | None
+    setting: str, node: WorkflowNode, specs: Sequence[InputSchema], name: str, spec: InputSchema | None
 ) -> _RefusedError:
-    names = [each.name for each in schema.widgets]
+    names = [each.name for each in specs if each.is_widget]
     what = f"has no input {shown(name)}" if spec is None else f"takes {shown(name)} from a link only"
     near = closest(name, names)
     hint = f"Did you mean {near}? " if near else ""
@@ -241,5 +288,10 @@ def _value(node: WorkflowNode, spec: InputSchema, text: str) -> Any:
                 hint="Give true or false.",
             )
         )
+    typed = _typed_choices(node) if node.class_type == CUSTOM_COMBO else []
+    if typed and text not in typed:
+        some = ", ".join(shown(each, 40) for each in typed[:12])
+        message, hint = f"{shown(text)} is not among the choices", f"Choose from {some}."
+        raise _RefusedError(Problem.at(node, "value_not_in_list", message, input_name=spec.name, hint=hint))
     # Choices need not be text; the first that reads like the setting is meant.
     return next((each for each in spec.choices or () if str(each) == text), text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from photokeep_nodes import models, vram_metrics, weights
-from photokeep_nodes.errors import MissingExtraError, PhotokeepError
+from photokeep_nodes.errors import MissingExtraError, PhotokeepError, WeightsMissingError
 
 from .pool_figures import last_run
 
@@ -95,16 +95,19 @@ def model_plan(handle: ModelHandle, figures: Figures) -> ModelPlan:
     try:
         spec = models.get(handle)
     except PhotokeepError as error:  # a file of the user's own that is gone, or makes no model
+        role, name = models.own_file(handle)
+        missing = isinstance(error, WeightsMissingError)
+        detail = error.message.splitlines()[0]
         return ModelPlan(
             handle.model_id,
-            handle.model_id,
-            "",
-            "",
+            name or handle.model_id,
+            role,
+            name,
             0,
             "",
             None,
-            state="unusable",
-            detail=error.message.splitlines()[0],
+            state="missing" if missing else "unusable",
+            detail=f"{detail}. {error.hint}" if missing and error.hint else detail,
         )
     found = [(part, weights.status(part)) for part in spec.parts]
     files = [each.installed.file if each.installed is not None else part.weights[0] for part, each in found]

@@ -146,7 +146,7 @@ def working_text(model: ModelPlan) -> str:
 
 def memory_text(stage: StagePlan) -> str:
     """What a stage's models take; ">=" where that is not all."""
-    if stage.memory_bytes is None:
+    if not stage.memory_bytes:
         return ""
     return f"{'>= ' if stage.memory_is_least else ''}{size(stage.memory_bytes)}"
 

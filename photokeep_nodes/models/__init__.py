@@ -95,6 +95,12 @@ def file_names() -> list[str]:
     return _dropped_in.names(with_published=True)
 
 
+def own_file(handle: ModelHandle) -> tuple[str, str]:
+    """The stage that a handle of the user's own file is to serve and the file's name; both empty for other handles."""
+    model_id = handle.model_id.removeprefix(EXACT)
+    return _dropped_in.parsed(model_id)[:2] if model_id.startswith(_dropped_in.PREFIX) else ("", "")
+
+
 def check_file_name(filename: str) -> None:
     """Refuse what cannot be the name of a weight file.
 

@@ -72,6 +72,12 @@ def handle_for(role: Role, name: str, *, any_scale: bool = False) -> ModelHandle
     return ModelHandle(f"{PREFIX}{role}{_ANY_SCALE if any_scale else ''}/{name}")
 
 
+def parsed(model_id: str) -> tuple[str, str, bool]:
+    """The role, the file's name and whether any scale will do, as ``handle_for`` took them; a stranger's may be odd."""
+    asked, _, name = model_id.removeprefix(PREFIX).partition("/")
+    return asked.removesuffix(_ANY_SCALE), name, asked.endswith(_ANY_SCALE)
+
+
 def get(model_id: str) -> ModelSpec:
     """The model that a handle of ``handle_for`` names.
 
@@ -80,15 +86,14 @@ def get(model_id: str) -> ModelSpec:
         WeightsMissingError: there is no such file.
         WeightsFormatError: it is damaged, hostile, or of no architecture that spandrel knows.
     """
-    asked, _, name = model_id.removeprefix(PREFIX).partition("/")
-    wanted = asked.removesuffix(_ANY_SCALE)
+    wanted, name, any_scale = parsed(model_id)
     role = next((each for each in _network.ROLES if each == wanted), None)
     if role is None:
         raise NodeInputError(f"there is no stage {wanted!r} that takes model files")
     path = find(name)
     digest = digests.digest(path)
     facts = _facts(path, name, digest)
-    facts.check_serves(role, name, any_scale=asked != wanted)
+    facts.check_serves(role, name, any_scale=any_scale)
     traits = facts.traits(role)
     network_id = f"{PREFIX}{facts.network_id}"
     return ModelSpec(

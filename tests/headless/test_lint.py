@@ -186,6 +186,39 @@ def test_a_hosts_classes_are_checked_and_marked_as_not_ours(write):
     assert "missing_node_type" not in {code for _, code, _ in found}
 
 
+def test_a_described_host_knows_only_what_it_describes(write):
+    host = object_info()
+    described = schemas_of_object_info({name: host[name] for name in ("LoadImage", "SaveImage")})
+    load = {"class_type": "LoadImage", "inputs": {"image": "put there later.png"}}  # uploads are not in its list
+    report = lint(write({"1": load, "2": SAVE}), object_info=described)
+    assert [code for severity, code, _ in codes(report) if severity == "error"] == []
+    blur = {"class_type": "ImageBlur", "inputs": {"image": ["1", 0], "blur_radius": 1, "sigma": 1.0}}
+    report = lint(write({"1": LOAD, "3": blur, "2": {**SAVE, "inputs": {**SAVE["inputs"], "images": ["3", 0]}}}),
+                  object_info=described)  # fmt: skip
+    assert ("error", "missing_node_type", "3") in codes(report)  # it runs here, but not there
+
+
+def test_a_class_that_runs_here_as_well_is_not_marked(write):
+    described = schemas_of_object_info({name: object_info()[name] for name in ("LoadImage", "SaveImage")})
+    report = lint(write({"1": LOAD, "2": SAVE}), object_info=described)
+    assert report.findings == ()
+    assert report.estimate.stages == 2
+
+
+def test_a_model_file_of_the_users_own_that_is_not_there(write):
+    prompt = {
+        "1": LOAD,
+        "2": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "4x-Mine.pth"}},
+        "3": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["2", 0], "image": ["1", 0]}},
+        "4": {**SAVE, "inputs": {**SAVE["inputs"], "images": ["3", 0]}},
+    }
+    report = lint(write(prompt))
+    (missing,) = [each for each in report.findings if each.problem.code == "weights_missing"]
+    assert "4x-Mine.pth" in missing.problem.message
+    assert "Put it into one of" in missing.problem.message
+    assert report.estimate.stages == 3
+
+
 def test_outputs_that_are_switched_off_are_noted(write):
     raw = json.loads((WORKFLOWS / "restore.json").read_text(encoding="utf-8"))
     save = next(node for node in raw["nodes"] if node["type"] == "PhotokeepSavePhoto")

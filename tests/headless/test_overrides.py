@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headless.graph import Link
+from headless.job import node_schemas
 from headless.overrides import apply_overrides, feed_photo, input_stages
 from headless.plan import make_plan
 from headless.schema import schemas_of
@@ -74,9 +75,9 @@ def workflow():
     )
 
 
-def refused(workflow, *settings):
+def refused(workflow, *settings, schemas=None):
     with pytest.raises(WorkflowInvalidError) as caught:
-        apply_overrides(workflow, settings, SCHEMAS)
+        apply_overrides(workflow, settings, schemas or SCHEMAS)
     assert caught.value.exit_code == 2
     assert caught.value.message.startswith("The settings cannot be applied")
     return caught.value.context["problems"]
@@ -262,7 +263,7 @@ def test_without_a_load_node_or_with_several_the_user_is_told():
     [
         ([4, "fixed", "old", "image"], [7, "fixed", "old", "image"]),  # the seed's control widget keeps its place
         ({"seed": 4, "name": "old"}, {"seed": 7, "name": "old"}),
-        ([], []),
+        ([], [7]),
     ],
 )
 def test_the_editors_graph_shows_the_new_value(saved, expected):
@@ -281,3 +282,77 @@ def test_the_editors_graph_shows_the_new_value(saved, expected):
     changed = apply_overrides(workflow, ["5.seed=7"], schemas)
     assert changed.editor_graph["nodes"][0]["widgets_values"] == expected
     assert graph["nodes"][0]["widgets_values"] == saved
+
+
+def node(node_id, class_type, values, inputs=(), outputs=()):
+    return {
+        "id": node_id, "type": class_type, "mode": 0, "inputs": list(inputs), "outputs": list(outputs),
+        "widgets_values": values, "properties": {},
+    }  # fmt: skip
+
+
+def in_a_subgraph(inner, instances=1):
+    """A file whose node 2 lies in a subgraph that is there once or more often."""
+    inner = node(*inner)
+    definition = {
+        "id": "abc", "name": "Mine", "nodes": [inner], "links": [], "inputs": [], "outputs": [],
+        "inputNode": {"id": -10}, "outputNode": {"id": -20},
+    }  # fmt: skip
+    return {
+        "nodes": [node(10 + index, "abc", []) for index in range(instances)],
+        "links": [], "version": 0.4, "definitions": {"subgraphs": [definition]},
+    }  # fmt: skip
+
+
+OURS = node_schemas()
+
+
+def test_a_value_inside_a_subgraph_is_written_into_its_definition():
+    workflow = parse_workflow(in_a_subgraph((2, "PrimitiveString", ["old"])), OURS)
+    changed = apply_overrides(workflow, ["10:2.value=new"], OURS)
+    (definition,) = changed.editor_graph["definitions"]["subgraphs"]
+    assert definition["nodes"][0]["widgets_values"] == ["new"]
+    assert parse_workflow(changed.editor_graph, OURS).to_prompt() == changed.to_prompt()
+    assert changed.warnings == ()
+
+
+def test_a_graph_that_would_say_something_else_is_left_out_with_a_word():
+    workflow = parse_workflow(in_a_subgraph((2, "PrimitiveString", ["old"]), instances=2), OURS)
+    changed = apply_overrides(workflow, ["11:2.value=new"], OURS)  # both instances have one widget
+    assert {each.id: each.inputs["value"] for each in changed.nodes.values()} == {"10:2": "old", "11:2": "new"}
+    assert changed.editor_graph is None
+    (warning,) = changed.warnings
+    assert (warning.code, warning.node_id, warning.input) == ("graph_left_out", "11:2", "value")
+
+
+def test_an_input_that_comes_with_a_choice_is_set_and_kept_in_the_editors_graph():
+    graph = {"nodes": [node(1, "ResizeImageMaskNode", ["scale dimensions", 10, 20, "center", "area"])],
+             "links": [], "version": 0.4}  # fmt: skip
+    workflow = parse_workflow(graph, OURS)
+    changed = apply_overrides(workflow, ["1.resize_type.width=30"], OURS)
+    assert changed.nodes["1"].inputs["resize_type.width"] == 30
+    assert changed.editor_graph["nodes"][0]["widgets_values"] == ["scale dimensions", 30, 20, "center", "area"]
+
+
+def test_a_new_choice_brings_its_inputs_and_drops_those_of_the_old_one():
+    graph = {"nodes": [node(1, "ResizeImageMaskNode", ["scale dimensions", 10, 20, "center", "area"])],
+             "links": [], "version": 0.4}  # fmt: skip
+    workflow = parse_workflow(graph, OURS)
+    settings = ["1.resize_type.multiplier=3", "1.resize_type=scale by multiplier"]  # in whatever order
+    changed = apply_overrides(workflow, settings, OURS)
+    assert changed.nodes["1"].inputs == {
+        "resize_type": "scale by multiplier", "resize_type.multiplier": 3.0, "scale_method": "area"
+    }  # fmt: skip
+    assert changed.editor_graph is None
+    (refusal,) = refused(workflow, "1.resize_type.multiplier=3", schemas=OURS)
+    assert "resize_type.width" in refusal["hint"]
+
+
+def test_a_typed_in_choice_takes_its_place_in_the_list_along():
+    graph = {"nodes": [node(1, "CustomCombo", ["a", 0, "a", "b", "c", ""])], "links": [], "version": 0.4}
+    workflow = parse_workflow(graph, OURS)
+    changed = apply_overrides(workflow, ["1.choice=c"], OURS)
+    assert (changed.nodes["1"].inputs["choice"], changed.nodes["1"].inputs["index"]) == ("c", 2)
+    assert parse_workflow(changed.editor_graph, OURS).to_prompt() == changed.to_prompt()
+    (refusal,) = refused(workflow, "1.choice=d", schemas=OURS)
+    assert (refusal["code"], refusal["hint"]) == ("value_not_in_list", 'Choose from "a", "b", "c".')

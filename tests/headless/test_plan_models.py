@@ -70,8 +70,16 @@ def test_a_mixture_needs_both_files(memory):
 
 def test_a_file_of_the_users_own_that_is_gone(memory):
     found = plan(ModelHandle("file:upscale/gone.pth"))
-    assert (found.state, found.commercial) == ("unusable", None)
-    assert "gone.pth" in found.detail
+    assert (found.state, found.commercial) == ("missing", None)
+    assert (found.title, found.file, found.role) == ("gone.pth", "gone.pth", "upscale")
+    assert "Put it into one of" in found.detail
+
+
+def test_a_file_of_the_users_own_that_is_no_model(memory, own_folders):
+    own_folders.mkdir()
+    (own_folders / "odd.safetensors").write_bytes(b"nothing")
+    found = plan(ModelHandle("file:upscale/odd.safetensors"))
+    assert (found.state, found.title) == ("unusable", "odd.safetensors")
 
 
 def test_a_damaged_file_says_how_it_differs(memory, own_folders):
