@@ -21,7 +21,7 @@ from .cli_models import models_group
 from .cli_options import HELP_OPTIONS, JobOptions, job_options, require_folder
 from .cli_plan import plan_command, show_plan
 from .cli_workflow import convert_command, lint_command
-from .terminal import as_json_text, only_reports_on_stdout, open_console, write_text
+from .terminal import as_json_text, only_reports_on_stdout, open_console, plain, write_text
 
 # Everything heavier is imported by the command that needs it, so that --help answers at once.
 
@@ -203,9 +203,13 @@ def _route_logging(console: Console) -> None:
 
     from rich.logging import RichHandler
 
-    logging.getLogger("photokeep_nodes").addHandler(
-        RichHandler(console=console, show_time=False, show_path=False, markup=False, level=logging.WARNING)
-    )
+    class PlainFormatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return plain(super().format(record))
+
+    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False, level=logging.WARNING)
+    handler.setFormatter(PlainFormatter())
+    logging.getLogger("photokeep_nodes").addHandler(handler)
 
 
 def _exit_code(results: Sequence[RunResult], error: BaseException | None) -> int:
@@ -246,7 +250,7 @@ def doctor(*, as_json: bool) -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(message, err=True)
+    click.echo(plain(message), err=True)
     sys.exit(code)
 
 

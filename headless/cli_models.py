@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_options import allow_pack_option
-from .terminal import open_console
+from .terminal import open_console, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -258,7 +258,7 @@ def _get(orders: Sequence[Order]) -> dict[str, PhotokeepError]:
 def _explain(errors: Iterable[PhotokeepError]) -> None:
     for error in errors:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
+        click.echo(plain(str(error)), err=True)
 
 
 def _accept(ids: Sequence[str], *, remember: bool) -> None:

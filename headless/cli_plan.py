@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from .cli_options import HELP_OPTIONS, JobOptions, job_options
-from .terminal import as_json_text, only_reports_on_stdout, open_console, write_text
+from .terminal import as_json_text, only_reports_on_stdout, open_console, plain, write_text
 
 if TYPE_CHECKING:
     from .plan_report import PlanReport
@@ -66,7 +66,7 @@ def show_plan(
     elif format_name is not None:
         write_text(target, _rendered(found, format_name))
         if found.problem is not None:  # which a table says itself
-            click.echo(f"warning: {found.problem}", err=True)
+            click.echo(plain(f"warning: {found.problem}"), err=True)
     if json_path is not None:
         write_text(json_path, as_json_text(found.as_json()))
     if found.exit_code:

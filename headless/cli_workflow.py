@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .cli_options import HELP_OPTIONS
-from .terminal import as_json_text, open_console, write_text
+from .terminal import as_json_text, open_console, plain, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def convert_command(workflow: Path, target: str, object_info: str | None) -> Non
     write_text(target, as_json_text(found.to_prompt()))
     doubts = _doubts(found, schemas)
     for line in doubts:
-        click.echo(f"warning: {line}", err=True)
+        click.echo(plain(f"warning: {line}"), err=True)
     if doubts and (found.problems or any(node.class_type not in schemas for node in found.nodes.values())):
         sys.exit(1)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .events import RunEnded, RunEvent, RunStarted, StageEnded, StageProgressed, StageStarted, Warned
 from .models_display import print_weights, size
+from .terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,8 @@ class LiveDisplay:
             self._begin(event)
         elif isinstance(event, StageProgressed):
             if self._task is not None:
-                unit = "" if event.total == 1 else f"{event.unit} {min(int(event.done) + 1, event.total)}/{event.total}"
+                unit = plain(f"{event.unit} {min(int(event.done) + 1, event.total)}/{event.total}")
+                unit = "" if event.total == 1 else escape(unit)
                 self._progress.update(self._task, completed=event.done, total=event.total, unit=unit)
         elif isinstance(event, StageEnded):
             self._finish(event.result)
@@ -94,7 +96,7 @@ class LiveDisplay:
         if self._verbose or not self._console.is_terminal:
             why = f" ({escape(event.why)})" if self._verbose else ""
             self._console.print(f"  {escape(event.title)} ...{why}")
-        description = f"{event.index}/{event.total} {escape(event.title)}"
+        description = f"{event.index}/{event.total} {escape(plain(event.title))}"
         self._task = self._progress.add_task(description, total=None, unit="")
 
     def _finish(self, result: StageResult) -> None:

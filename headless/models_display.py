@@ -23,6 +23,7 @@ from photokeep_nodes.model_spec import ROLE_TITLES
 from photokeep_nodes.models._network import roles_of
 
 from .models_report import OWN_FILE
+from .terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -197,7 +198,7 @@ class FetchDisplay:
     def begin(self, what: str, total: int) -> None:
         """A file of ``total`` bytes is next."""
         self.end()
-        self._task = self._progress.add_task(escape(what), total=total)
+        self._task = self._progress.add_task(escape(plain(what)), total=total)
         if not self._console.is_terminal:
             self._console.print(f"{what}, {size(total)} ...", markup=False)
 

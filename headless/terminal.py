@@ -14,25 +14,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.text import Text
 
 _PIPED_WIDTH = 200
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the rest of them stand for the bytes of a file's name
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that move a terminal's cursor, set its title, or turn the direction of what follows."""
+
+
+def plain(text: str) -> str:
+    """Text of whatever origin as it may be printed: titles, names and reports come from strangers' files."""
+    return _STEERING.sub("?", text)
 
 
 def open_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
-    """Return a console; in a file or a pipe, lines are long enough for paths to stay whole."""
+    """Return a console that prints no character that steers a terminal but its own.
+
+    In a file or a pipe, lines are long enough for paths to stay whole.
+    """
     from rich.console import Console
 
-    made = Console(stderr=stderr, file=file, highlight=False, soft_wrap=True)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:  # every text but a progress bar's passes here
+            return super().render_str(plain(text), **options)
+
+    made = PlainConsole(stderr=stderr, file=file, highlight=False, soft_wrap=True)
     if not made.is_terminal and not os.environ.get("COLUMNS"):
         made.width = _PIPED_WIDTH
     return made
 
 
 def as_json_text(data: Any) -> str:
-    """Plain data as it is written; halves of characters, which have no bytes, as JSON spells them."""
+    """Plain data as it is written; halves of characters, which have no bytes, and what steers terminals as escapes."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    return _HALVES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    for odd in (_HALVES, _STEERING):
+        text = odd.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return text
 
 
 def write_text(target: str, text: str) -> None:
