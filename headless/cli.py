@@ -83,7 +83,7 @@ def run_workflow(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Run a saved WORKFLOW: the editor's own file, the API format, or a PNG that carries one.
+    """Run a saved WORKFLOW: the editor's own file, the API format, or a picture (PNG, WebP) that carries one.
 
     \b
     photokeep-run workflows/restore.json
@@ -126,6 +126,8 @@ def run_workflow(
         write_text(json_path, as_json_text(found))
     if metrics_path is not None:
         write_metrics(metrics_path)
+    if interrupted:
+        _fail("interrupted. Finished stages are kept: run the same command again to go on.", EXIT_INTERRUPTED)
     if error is not None:
         raise error
     if code:
@@ -289,7 +291,7 @@ def _guarded(command: Callable[..., object]) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted. Finished stages are kept: run the same command again to go on.", EXIT_INTERRUPTED)
+        _fail("interrupted.", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader (such as `head`) has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .terminal import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -93,6 +95,8 @@ class JobOptions:
         from .settings import Settings, check_device
         from .store import Store
 
+        for path in self.packs:  # said before anything of it is imported
+            click.echo(plain(f"warning: untrusted node pack {path}: its code runs with all your rights"), err=True)
         defaults = Settings.from_environment()
         settings = host.Standalone(
             output_dir=self.output or defaults.output_dir,

@@ -43,10 +43,11 @@ def convert_command(workflow: Path, target: str, object_info: str | None) -> Non
     photokeep convert workflow.json -o workflow_api.json
     photokeep convert picture.png --object-info http://127.0.0.1:8188
     """  # noqa: D301 - click's mark against rewrapping is a real backspace
-    from .convert import read_workflow, schemas_for
+    from .convert import schemas_for
+    from .workflow import read_workflow
 
-    if target != "-" and Path(target).is_dir():
-        raise click.UsageError(f"-o {target} is a folder: name a file in it")
+    if target != "-":
+        _require_another_file(target, workflow)
     schemas = schemas_for(object_info)
     found = read_workflow(workflow, schemas)
     write_text(target, as_json_text(found.to_prompt()))
@@ -55,6 +56,14 @@ def convert_command(workflow: Path, target: str, object_info: str | None) -> Non
         click.echo(plain(f"warning: {line}"), err=True)
     if doubts and (found.problems or any(node.class_type not in schemas for node in found.nodes.values())):
         sys.exit(1)
+
+
+def _require_another_file(target: str, workflow: Path) -> None:
+    path = Path(target)
+    if path.is_dir():
+        raise click.UsageError(f"-o {target} is a folder: name a file in it")
+    if path.exists() and workflow.exists() and path.samefile(workflow):
+        raise click.UsageError(f"-o {target} is the workflow itself: name another file")
 
 
 def _doubts(found: Workflow, schemas: dict[str, NodeSchema]) -> list[str]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from .known_nodes import known_schemas
 from .object_info import load_object_info, schemas_of_object_info
-from .workflow import load_workflow, parse_workflow
+from .workflow import read_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .graph import Workflow
     from .schema import NodeSchema
 
 
@@ -22,7 +21,7 @@ def convert_workflow(
     """The API ("prompt") form of a workflow, as the editor would send it to the host.
 
     Nodes of classes that nobody describes keep their links, but values saved without names cannot be told: ask
-    `read_workflow` where that matters.
+    `headless.workflow.read_workflow` where that matters.
 
     Args:
         source: path of a workflow file (JSON, or a PNG or WebP that carries one), or what was read from one.
@@ -38,19 +37,6 @@ def convert_workflow(
         NodeDefinitionError: it is not what a host answers.
     """
     return read_workflow(source, schemas_for(object_info)).to_prompt()
-
-
-def read_workflow(source: str | Path | Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> Workflow:
-    """Load and parse in one, with what could not be followed.
-
-    Args:
-        source: as in `convert_workflow`.
-        schemas: what is known of node classes.
-
-    Raises:
-        WorkflowFormatError: see `convert_workflow`.
-    """
-    return parse_workflow(load_workflow(source) if isinstance(source, (str, Path)) else source, schemas)
 
 
 def schemas_for(object_info: str | Path | Mapping[str, Any] | None) -> dict[str, NodeSchema]:

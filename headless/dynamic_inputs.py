@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .schema import AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE, InputSchema, input_schema
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_GROWTH = 1000
 _MAX_DEPTH = 8
+_MAX_INPUTS = 10_000  # of one node: sockets that multiply can bring others that do
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def flat_inputs(schema: NodeSchema, given: Mapping[str, Any]) -> tuple[InputSche
     """
     if not any(each.type in _DYNAMIC for each in schema.inputs):
         return schema.inputs
-    return tuple(_flat(schema.inputs, given, 0))
+    return tuple(islice(_flat(schema.inputs, given, 0), _MAX_INPUTS))
 
 
 _DYNAMIC = frozenset({AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE})

@@ -9,6 +9,7 @@ ones included (13); links override them (10) and are matched by input name (11);
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _GROUP_PREFIXES = ("workflow>", "workflow/")
 _API_HINT = "In ComfyUI, save it with Workflow > Export (API): that file has everything spelled out."
 _REPLACE_PROPERTY = "Run widget replace on values"
+
+_GROWTH = 2  # times the size of the largest file
 
 _NAMED_FILES = frozenset(
     {"CLIPSave", "LoraSave", "ModelSave", "Save3DAdvanced", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveAudio"}
@@ -61,7 +64,7 @@ def convert(
     _refuse_group_nodes(file)
     check_expansion(file, limits)
     graph = load_live(with_unique_ids(file), schemas)
-    return _Converter(graph, now or datetime.now().astimezone()).workflow(raw)
+    return _Converter(graph, now or datetime.now().astimezone(), limits).workflow(raw)
 
 
 def _refuse_group_nodes(file: EditorFile) -> None:
@@ -76,9 +79,10 @@ def _refuse_group_nodes(file: EditorFile) -> None:
 
 
 class _Converter:
-    def __init__(self, graph: LiveGraph, now: datetime) -> None:
+    def __init__(self, graph: LiveGraph, now: datetime, limits: Limits) -> None:
         self.graph = graph
         self.now = now
+        self.room = _Room(limits)
         self.resolver = LinkResolver()
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
@@ -130,8 +134,11 @@ class _Converter:
 
     def _emitted(self, scope: Scope, node: LiveNode, node_id: str) -> WorkflowNode:
         inputs: dict[str, Any] = {}
+        chosen: list[str] = []
+        self.room.take(node.title, node.saved.type)
         for widget in node.fields.widgets:
-            value = self._sent(scope, node, widget)
+            self.room.take(widget.name, widget.value)
+            value = self._sent(scope, node, widget, chosen)
             if widget.sent and widget.name and value is not UNSET:
                 inputs[widget.name] = _wrapped(widget, value)
         dropped: dict[str, str] = {}
@@ -175,10 +182,9 @@ class _Converter:
                 made,
                 "choice_made",
                 "of its {this|or that} one is taken, the same at each run; the editor takes one by chance",
-                input_name=widget.name,
+                input_name=name,
             )
-            for widget in node.fields.widgets
-            if _has_choices(widget)
+            for name in chosen
         ]
         self.warnings += [
             Problem.at(
@@ -192,15 +198,18 @@ class _Converter:
         ]
         return made
 
-    def _sent(self, scope: Scope, node: LiveNode, widget: Widget) -> Any:
-        """What is sent of a widget: mostly its value."""
+    def _sent(self, scope: Scope, node: LiveNode, widget: Widget, chosen: list[str]) -> Any:
+        """What is sent of a widget: mostly its value. Its name goes to ``chosen`` where there was a choice to make."""
         value, spec = widget.value, widget.spec
         if node.saved.type == CUSTOM_COMBO and widget.name == "index":
             return self._custom_index(scope, node)
         if not isinstance(value, str) or spec is None:
             return value
         if spec.options.get("dynamicPrompts") and spec.type == "STRING":
-            return with_choices_made(value)
+            text, choice = with_choices_made(value)
+            if choice:
+                chosen.append(widget.name)
+            return text
         if widget.name == "filename_prefix" and node.saved.type in _NAMED_FILES:
             return with_placeholders_filled(value, self._widget_text, self.now)
         return value
@@ -250,12 +259,32 @@ def _expanded(graph: LiveGraph) -> Iterator[tuple[Scope, LiveNode]]:
 _SILENT = frozenset({"Note", "MarkdownNote"})
 
 
-def _has_choices(widget: Widget) -> bool:
-    """Whether a text holds choices that are made when it is sent."""
-    if widget.spec is None or not widget.spec.options.get("dynamicPrompts") or not isinstance(widget.value, str):
-        return False
-    groups = (part.partition("}") for part in widget.value.split("{")[1:])
-    return any(closed and "|" in inside for inside, closed, _ in groups)
+class _Room:
+    """How much more a file may grow to as its subgraphs are taken apart: each instance has all values again."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.allowed = _GROWTH * limits.file_bytes
+        self.left = self.allowed
+        self._sizes: dict[int, int] = {}
+
+    def take(self, name: str, value: Any) -> None:
+        """Count a value in.
+
+        Raises:
+            WorkflowFormatError: it is one too many.
+        """
+        self.left -= len(name) + (len(value) if isinstance(value, str) else self._size(value))
+        if self.left < 0:
+            raise WorkflowFormatError(
+                f"with its subgraphs taken apart it has more than the {self.allowed:,} characters that are allowed"
+            )
+
+    def _size(self, value: Any) -> int:
+        if not isinstance(value, (list, dict)):
+            return 1
+        if id(value) not in self._sizes:  # the file's own objects, which outlive this
+            self._sizes[id(value)] = len(json.dumps(value))
+        return self._sizes[id(value)]
 
 
 def _primitive_value(node: LiveNode, otherwise: Any) -> Any:

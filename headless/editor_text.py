@@ -4,28 +4,82 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from photokeep_nodes.errors import WorkflowFormatError
+
+from .graph import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
 _ESCAPED = re.compile(r"\\([{}|])")
 _PLACEHOLDER = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy|yyy|yy")
 _NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
-_MAX_DEPTH = 50
+_MARK = re.compile(r"\\.|[{}|]", re.DOTALL)
+_DEEPEST = 100  # braces inside each other; more are left as they are
+_MAX_FILLED = 1 << 16
+"""Characters of a file name once placeholders are filled in; no host takes names that long."""
 
 
-def with_choices_made(text: str) -> str:
+def with_choices_made(text: str) -> tuple[str, bool]:
     """A prompt without comments, one option taken of each ``{a|b|c}``.
 
     The editor takes one by chance at each run. Here the text itself decides, so that a run can be repeated.
 
     Args:
-        text: as typed.
+        text: as typed; an unclosed brace reaches to its end.
+
+    Returns:
+        The prompt, and whether there was anything to choose from.
     """
-    return _ESCAPED.sub(r"\1", _chosen(_without_comments(text), 0))
+    text = _without_comments(text)
+    seed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    parts: list[Any] = []  # texts, and lists of the same in place of each choice: nothing is copied at each level
+    around: list[list[Any]] = []  # the parts before each open brace
+    options: list[list[list[Any]]] = []  # and what was read of it
+    position, chosen = 0, False
+
+    def close(end: int) -> list[Any]:
+        read, outer = options.pop(), around.pop()
+        outer.append(read[_number(seed, end, len(read)) if len(read) > 1 else 0])
+        return outer
+
+    for match in _MARK.finditer(text):
+        mark = match.group()
+        if match.start() > position:
+            parts.append(text[position : match.start()])
+        position = match.end()
+        if mark == "{" and len(options) < _DEEPEST:
+            around.append(parts)
+            options.append([[]])
+            parts = options[-1][-1]
+        elif mark == "|" and options:
+            chosen = True
+            options[-1].append([])
+            parts = options[-1][-1]
+        elif mark == "}" and options:
+            parts = close(position)
+        else:
+            parts.append(mark)
+    parts.append(text[position:])
+    while options:
+        parts = close(len(text))
+    return _ESCAPED.sub(r"\1", "".join(_flat(parts))), chosen
+
+
+def _flat(parts: list[Any]) -> Iterator[str]:
+    waiting = [iter(parts)]
+    while waiting:
+        part = next(waiting[-1], None)
+        if part is None:
+            waiting.pop()
+        elif isinstance(part, str):
+            yield part
+        else:
+            waiting.append(iter(part))
 
 
 def _without_comments(text: str) -> str:
@@ -64,46 +118,6 @@ class _Finder:
         return self._found
 
 
-def _chosen(text: str, depth: int) -> str:
-    seed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    made: list[str] = []
-    position = 0
-    while position < len(text):
-        char = text[position]
-        position += 1
-        if char == "\\":
-            made.append(char + text[position : position + 1])
-            position += 1
-        elif char == "{":
-            options, position = _options(text, position)
-            option = options[_number(seed, position, len(options))]
-            made.append(_chosen(option, depth + 1) if depth < _MAX_DEPTH else option)
-        else:
-            made.append(char)
-    return "".join(made)
-
-
-def _options(text: str, position: int) -> tuple[list[str], int]:
-    """Options up to the brace that closes them, and where the text goes on."""
-    options: list[str] = []
-    start, depth = position, 0
-    while position < len(text):
-        char = text[position]
-        position += 1
-        if char == "\\":
-            position += 1
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            if not depth:
-                return [*options, text[start : position - 1]], position
-            depth -= 1
-        elif char == "|" and not depth:
-            options.append(text[start : position - 1])
-            start = position
-    return [*options, text[start:]], position
-
-
 def _number(seed: bytes, position: int, count: int) -> int:
     digest = hashlib.sha256(seed + position.to_bytes(8, "big")).digest()
     return int.from_bytes(digest[:8], "big") % count
@@ -116,18 +130,34 @@ def with_placeholders_filled(text: str, widget_value: Callable[[str, str], str |
         text: as typed.
         widget_value: value of a node's widget by the names of both, None where there is no such widget.
         now: what dates are filled in with.
+
+    Raises:
+        WorkflowFormatError: it grows beyond what any name can be.
     """
+    length = len(text)
 
     def filled(match: re.Match[str]) -> str:
-        parts = match.group(1).split(".")
-        if len(parts) != 2:
-            if parts[0].startswith("date:"):
-                return _date(parts[0].removeprefix("date:"), now)
+        nonlocal length
+        found = _filled(match.group(1), widget_value, now)
+        if found is None:
             return match.group()
-        value = widget_value(*parts)
-        return match.group() if value is None else _NOT_IN_NAMES.sub("_", value)
+        length += len(found) - len(match.group())
+        if length > max(_MAX_FILLED, len(text)):
+            raise WorkflowFormatError(
+                f"the name {shown(text)} grows to more than {_MAX_FILLED:,} characters",
+                hint="Look at what its %Node.widget% placeholders stand for.",
+            )
+        return found
 
     return _PLACEHOLDER.sub(filled, text)
+
+
+def _filled(name: str, widget_value: Callable[[str, str], str | None], now: datetime) -> str | None:
+    parts = name.split(".")
+    if len(parts) != 2:
+        return _date(parts[0].removeprefix("date:"), now) if parts[0].startswith("date:") else None
+    value = widget_value(*parts)
+    return None if value is None else _NOT_IN_NAMES.sub("_", value)
 
 
 def _date(pattern: str, now: datetime) -> str:

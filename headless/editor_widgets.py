@@ -219,6 +219,8 @@ def _add_socket(made: Fields, spec: InputSchema) -> None:
     if spec.type == AUTOGROW:
         growth = growth_of(spec)
         for index in range(min(growth.maximum, growth.minimum + 1)):
+            if len(made.sockets) + len(made.widgets) > _MAX_WIDGETS:
+                return
             for each in growth.step(index):
                 _add_input(made, each)
         return

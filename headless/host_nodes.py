@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 from .graph import WorkflowNode, printable
@@ -22,6 +23,9 @@ SaveAnimatedWEBP SaveAnimatedPNG Canny InpaintModelConditioning DifferentialDiff
 CORE_NODES = frozenset(_NAMES.split())
 """ComfyUI's own nodes that restoration workflows use, to tell them from those of other packs."""
 
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What the editor calls the classes of subgraphs."""
+
 CORE_PACK = "comfy-core"
 """What the editor's files call ComfyUI itself where they name a node's pack."""
 
@@ -34,6 +38,8 @@ def unknown_class_hint(node: WorkflowNode, known: Iterable[str]) -> str:
         known: ids of the classes that are.
     """
     known = list(known)
+    if _UUID.fullmatch(node.class_type):
+        return "It is a subgraph whose definition is not in the file. Open it where it was made, and save it again."
     if node.pack == CORE_PACK or node.class_type in CORE_NODES:
         return "It is one of ComfyUI's own nodes, and none of those that can be run without ComfyUI."
     if close := difflib.get_close_matches(node.class_type, known, n=3, cutoff=0.7):

@@ -22,7 +22,7 @@ from .plan import Plan, make_plan
 from .preflight import NeededModels, needed_models
 from .run import Forecast, Runner
 from .schema import schemas_of
-from .workflow import load_workflow, parse_workflow
+from .workflow import errors_naming, load_workflow, parse_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +131,8 @@ class Job:
         self.packs = load_packs(packs, reserved=ours)
         self.schemas: Mapping[str, NodeSchema] = {**schemas_of_packs(self.packs), **ours}
         self.store = store
-        parsed = parse_workflow(content, self.schemas)
+        with errors_naming(workflow_path):
+            parsed = parse_workflow(content, self.schemas)
         # A workflow finds its photos beside itself, as the shipped ones do, and in ./input, as in the editor.
         self._settings = replace(settings, input_dirs=(workflow_path.resolve().parent, Path("input").resolve()))
         self._workflow = apply_overrides(parsed, list(overrides), self.schemas)
@@ -226,7 +227,6 @@ class Job:
         photo in hand as the last one, and is then raised.
         """
         for pack in self.packs:
-            listener(Warned(pack.warning()))
             for left_out in pack.left_out:
                 listener(Warned(left_out))
         self.check(listener)

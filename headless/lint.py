@@ -26,7 +26,7 @@ from .plan import check_plan
 from .plan_report import report
 from .settings import Settings
 from .store import Store
-from .workflow import load_workflow, parse_workflow
+from .workflow import read_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,7 +137,7 @@ def lint(path: str | Path, *, object_info: Mapping[str, NodeSchema] | None = Non
     schemas = {**ours} if object_info is None else {**object_info}
     settings = host.Standalone(input_dirs=(path.resolve().parent, Path("input").resolve()))
     try:
-        workflow = parse_workflow(load_workflow(path), {**ours, **schemas})
+        workflow = read_workflow(path, {**ours, **schemas})
     except PhotokeepError as error:
         return LintReport(str(path), unreadable=error)
     with host.standalone(settings):

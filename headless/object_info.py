@@ -45,8 +45,6 @@ def load_object_info(source: str | Path) -> dict[str, NodeSchema]:
         info = read_json(data, _LIMITS, nan_as_null=True)
     except WorkflowFormatError as error:
         raise WorkflowFormatError(f"{printable(name)}: {error.message}", hint=_HINT, **error.context) from error
-    if not isinstance(info, dict) or not info:
-        raise NodeDefinitionError(f"{printable(name)} describes no node classes", hint=_HINT)
     try:
         return schemas_of_object_info(info)
     except NodeDefinitionError as error:
@@ -62,6 +60,8 @@ def schemas_of_object_info(info: Mapping[str, Any]) -> dict[str, NodeSchema]:
     Raises:
         NodeDefinitionError: a class is not described as a host would.
     """
+    if not isinstance(info, Mapping) or not info:
+        raise NodeDefinitionError("this describes no node classes", hint=_HINT)
     return {class_type: _schema(class_type, each) for class_type, each in info.items()}
 
 
@@ -118,8 +118,9 @@ def _fetched(url: str) -> bytes:
     from urllib3.util import parse_url
 
     try:
-        if parse_url(url).path in {None, "/"}:
-            url = f"{url.rstrip('/')}/object_info"
+        address = parse_url(url)
+        if address.path in {None, "", "/"}:
+            url = address._replace(path="/object_info").url
         with requests.get(url, timeout=_TIMEOUT_S, stream=True) as answer:
             answer.raise_for_status()
             parts, size = [], 0
@@ -129,6 +130,10 @@ def _fetched(url: str) -> bytes:
                 if size > _LIMITS.file_bytes:
                     break
             return b"".join(parts)
+    except requests.HTTPError as error:
+        answer = error.response
+        what = f"{answer.status_code} {printable(answer.reason or '')}" if answer is not None else "with an error"
+        raise UsageError(f"{printable(url, 200)} answers {what.rstrip()}", hint=_HINT) from error
     except requests.RequestException as error:
         raise UsageError(f"{printable(url, 200)} does not answer: {type(error).__name__}", hint=_HINT) from error
     except ValueError as error:

@@ -174,7 +174,10 @@ def _no_outputs(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Proble
     if off:
         hint = f"Node {printable(off[0].id)} {shown(off[0].title)} is {off[0].mode}: switch it on."
     else:
-        known = [schema.display_name for schema in schemas.values() if schema.output_node]
+        outputs = [schema for schema in schemas.values() if schema.output_node]
+        # Those that save come first, as the next best thing to do is to look at a result.
+        outputs.sort(key=lambda each: not each.display_name.startswith("Save"))
+        known = [each.display_name for each in outputs]
         hint = f"Add a node that writes a result: {', '.join(known[:5])}." if known else ""
     return Problem("prompt_no_outputs", "nothing in this workflow writes a result", hint=hint)
 

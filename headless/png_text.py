@@ -36,12 +36,14 @@ def read_png_text(file: BinaryIO, keywords: Collection[str], limit: int) -> dict
     if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
         raise WorkflowFormatError("not a PNG picture")
     texts: dict[str, str] = {}
+    whole = False
     for _ in range(_MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
             break
         length, kind = struct.unpack(">I4s", header)
         if kind == b"IEND" or len(texts) == len(set(keywords)):
+            whole = True
             break
         if kind not in {b"tEXt", b"zTXt", b"iTXt"}:
             file.seek(length + 4, 1)
@@ -55,6 +57,8 @@ def read_png_text(file: BinaryIO, keywords: Collection[str], limit: int) -> dict
         keyword, text = _text(kind, data, keywords, limit)
         if text is not None:
             texts[keyword] = text
+    if not texts and not whole:
+        raise WorkflowFormatError("the picture is cut off, and what is left of it carries no workflow")
     return texts
 
 

@@ -7,6 +7,8 @@ be read but not run is left for ``plan.make_plan``, which lists every problem at
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from .png_text import PNG_SIGNATURE, read_png_text
 from .webp_text import RIFF_SIGNATURE, read_webp_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from .schema import NodeSchema
 
@@ -32,6 +34,7 @@ __all__ = [
     "WorkflowNode",
     "load_workflow",
     "parse_workflow",
+    "read_workflow",
 ]
 
 _KEYWORDS = ("prompt", "workflow")
@@ -62,13 +65,38 @@ def load_workflow(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> dict[str
         WorkflowFormatError: missing, not a regular file, not readable, too large, not JSON or no object.
     """
     path = Path(path)
+    with errors_naming(path):
+        return _load(path, limits)
+
+
+def read_workflow(
+    source: str | Path | Mapping[str, Any], schemas: Mapping[str, NodeSchema], limits: Limits = DEFAULT_LIMITS
+) -> Workflow:
+    """Load and parse in one.
+
+    Args:
+        source: path of a file as in ``load_workflow``, or what was read from one.
+        schemas: as in ``parse_workflow``.
+        limits: what is refused as too large.
+
+    Raises:
+        WorkflowFormatError: see both; the message names the file.
+    """
+    if not isinstance(source, (str, Path)):
+        return parse_workflow(source, schemas, limits=limits)
+    raw = load_workflow(source, limits)
+    with errors_naming(Path(source)):
+        return parse_workflow(raw, schemas, limits=limits)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """Have what the body finds wrong with a workflow name its file."""
     try:
-        raw = _load(path, limits)
+        yield
     except WorkflowFormatError as error:
-        raise WorkflowFormatError(
-            f"{printable(path.name or str(path))}: {error.message}", hint=error.hint, **error.context, path=str(path)
-        ) from error
-    return raw
+        message = f"{printable(path.name or str(path))}: {error.message}"
+        raise WorkflowFormatError(message, hint=error.hint, **{**error.context, "path": str(path)}) from error
 
 
 def _load(path: Path, limits: Limits) -> dict[str, Any]:
@@ -99,17 +127,26 @@ def _load(path: Path, limits: Limits) -> dict[str, Any]:
 def _from_texts(texts: Mapping[str, str], limits: Limits) -> dict[str, Any]:
     if not texts:
         raise WorkflowFormatError("the picture carries no workflow", hint="Not every tool keeps a picture's text.")
-    # Pictures hold NaN where a node said it always changes; the editor reads it as null too.
-    return {key: _object(read_json(text, limits, nan_as_null=True)) for key, text in texts.items()}
+    found: dict[str, Any] = {}
+    damaged: WorkflowFormatError | None = None
+    for key, text in texts.items():
+        try:
+            # Pictures hold NaN where a node said it always changes; the editor reads it as null too.
+            found[key] = _object(read_json(text, limits, nan_as_null=True))
+        except WorkflowFormatError as error:
+            message = f"its text {key!r}: {error.message}"
+            damaged = damaged or WorkflowFormatError(message, hint=error.hint, **error.context)
+    if not found and damaged is not None:  # either of the two says all that is needed
+        raise damaged
+    return found
 
 
-def parse_workflow(
-    source: str | bytes | Mapping[str, Any], schemas: Mapping[str, NodeSchema], *, limits: Limits = DEFAULT_LIMITS
-) -> Workflow:
+def parse_workflow(source: Any, schemas: Mapping[str, NodeSchema], *, limits: Limits = DEFAULT_LIMITS) -> Workflow:
     """Make a workflow of JSON text or of an object that was already read.
 
     Args:
-        source: a workflow in the API format, alone or under ``prompt``, or in the editor's own format.
+        source: text, bytes or an object: a workflow in the API format, alone or under ``prompt``, or in the editor's
+            own format.
         schemas: what is known of node classes; the editor's format cannot be read without.
         limits: what is refused as too large.
 
@@ -119,7 +156,7 @@ def parse_workflow(
     if isinstance(source, (str, bytes)):
         raw = _object(read_json(source, limits))
     else:
-        raw = _object(dict(source))
+        raw = _object(dict(source) if isinstance(source, Mapping) else source)
         check_values(raw, limits)
     graph = _editor_graph(raw)
     prompt = _wrapped_prompt(raw)
@@ -144,9 +181,9 @@ def _object(value: Any) -> dict[str, Any]:
 def _wrapped_prompt(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     """The API form under ``prompt``: what is posted to a host, and what pictures carry."""
     prompt = raw.get("prompt")
-    if not isinstance(prompt, dict) or "class_type" in prompt or isinstance(raw.get("nodes"), list):
+    if not isinstance(prompt, dict) or "class_type" in prompt:
         return None
-    return prompt
+    return None if isinstance(raw.get("nodes"), list) or isinstance(prompt.get("nodes"), list) else prompt
 
 
 def _editor_graph(raw: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -157,8 +194,8 @@ def _editor_graph(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     for _ in range(2):
         if isinstance(extra, dict):
             extra = extra.get("extra_pnginfo", extra)
-    for holder in (raw, extra):
-        graph = holder.get("workflow") if isinstance(holder, dict) else None
+    holders = [each for each in (raw, extra) if isinstance(each, dict)]
+    for graph in (*(each.get("workflow") for each in holders), raw.get("prompt")):
         if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
             return graph
     return None

@@ -38,6 +38,17 @@ class SaveImage:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool:
+        """Whether there can be a file of that name, asked before any work.
+
+        Raises:
+            PhotoWriteError: there cannot.
+        """
+        if filename_prefix is not None:  # else it comes from a link, known only when the graph runs
+            _expanded(filename_prefix)
+        return True
+
     def run(
         self,
         images: torch.Tensor,
@@ -108,10 +119,9 @@ def _store(data: bytes, prefix: str, shape: tuple[int, ...], index: int, least: 
     Returns:
         The file, its folder below the output folder, and its number.
     """
-    from photokeep_nodes.photo_io import expand_name
     from photokeep_nodes.photo_io.place import store
 
-    folder, stem = expand_name(prefix.rstrip("/"), width=shape[1], height=shape[0], index=index)
+    folder, stem = _expanded(prefix, width=shape[1], height=shape[0], index=index)
     number = max(least, _highest(host.output_dir() / folder, stem) + 1)
     for _ in range(_MOST_TRIES):
         try:
@@ -123,6 +133,13 @@ def _store(data: bytes, prefix: str, shape: tuple[int, ...], index: int, least: 
         else:
             return path, folder, number
     raise PhotoWriteError(f"no free name for {stem!r} was found", hint="Choose another filename_prefix.")
+
+
+def _expanded(prefix: str, *, width: int = 0, height: int = 0, index: int = 0) -> tuple[str, str]:
+    """Folder and name of a picture, as the host would put it; see ``expand_name``."""
+    from photokeep_nodes.photo_io import expand_name
+
+    return expand_name(prefix.rstrip("/"), width=width, height=height, index=index, example="ComfyUI")
 
 
 def _highest(folder: Path, stem: str) -> int:

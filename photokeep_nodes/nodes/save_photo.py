@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .. import host
-from ..errors import NodeInputError
+from ..errors import NodeInputError, PhotoWriteError
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,19 @@ class SavePhoto:
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename: str | None = None) -> bool | str:
+        """Whether there can be a file of that name, asked before any work."""
+        from ..photo_io import expand_name
+
+        if filename is None:  # comes from a link, known only when the graph runs
+            return True
+        try:
+            expand_name(filename)
+        except PhotoWriteError as error:
+            return f"{error.message}. {error.hint}"
+        return True
 
     def run(
         self,

@@ -28,6 +28,7 @@ def expand_name(
     height: int = 0,
     index: int = 0,
     now: datetime | None = None,
+    example: str = "%photo%_restored",
 ) -> tuple[str, str]:
     """Fill in a file name.
 
@@ -40,6 +41,7 @@ def expand_name(
         height: of the picture, in pixels.
         index: of the picture in its batch.
         now: the time to write; the present by default.
+        example: a good template, for messages.
 
     Returns:
         Folder relative to the output folder, with forward slashes ("" for none), and the file name without extension.
@@ -66,7 +68,7 @@ def expand_name(
 
     # On Windows people type backslashes for folders; nowhere may one be part of a name.
     filled = _TOKEN.sub(value, template).replace("\\", "/")
-    hint = "Give a name such as %photo%_restored or album/%photo%; it is relative to the output folder."
+    hint = f"Give a name such as {example} or album/{example}; it is relative to the output folder."
     if filled.startswith("/") or re.match(r"[A-Za-z]:/", filled):
         raise PhotoWriteError(f"the file name {template!r} is absolute", hint=hint)
     parts = [part for part in filled.split("/") if part not in ("", ".")]

@@ -274,6 +274,43 @@ def test_long_texts_with_many_marks_are_read_in_one_go(schemas: Any, text: str) 
     parse_workflow(raw, schemas)
 
 
+def test_braces_cost_no_more_than_their_characters(schemas: Any) -> None:
+    text = "{a|" * 50 + "{" * 200_000 + "}" * 200_000
+    raw = graph(node(1, "CLIPTextEncode", widgets_values=[text]))
+    assert len(parse_workflow(raw, schemas).nodes["1"].inputs["text"]) <= len(text)
+
+
+def test_placeholders_cannot_grow_a_name_without_end(schemas: Any) -> None:
+    raw = graph(
+        node(1, "CLIPTextEncode", title="T", widgets_values=["x" * 60_000]),
+        node(2, "SaveImage", widgets_values=["%T.text%" * 50_000]),
+    )
+    with pytest.raises(WorkflowFormatError, match="grows to more than"):
+        parse_workflow(raw, schemas)
+
+
+@pytest.mark.parametrize("long", [{"title": "T" * 1_000_000}, {"widgets_values": ["x" * 1_000_000, []]}])
+def test_shared_subgraphs_cannot_multiply_texts_without_end(schemas: Any, long: dict[str, Any]) -> None:
+    inner = subgraph(INNER, node(5, "PrimitiveString", **long))
+    parse_workflow(graph(*(node(i, INNER) for i in range(10, 60)), **holding(inner)), schemas)
+    with pytest.raises(WorkflowFormatError, match="characters that are allowed"):
+        parse_workflow(graph(*(node(i, INNER) for i in range(10, 90)), **holding(inner)), schemas)
+
+
+def test_sockets_that_bring_sockets_are_counted(schemas: Any) -> None:
+    template: dict[str, Any] = {"input": {"required": {"x": ["IMAGE", {}]}}, "min": 1000, "max": 1000, "prefix": "p"}
+    for _ in range(5):
+        template = {
+            "input": {"required": {"x": ["COMFY_AUTOGROW_V3", {"template": template}]}},
+            "min": 1000,
+            "max": 1000,
+        }
+    odd = {"Odd": {"input": {"required": {"in": ["COMFY_AUTOGROW_V3", {"template": template}]}}, "output": []}}
+    known = {**schemas, **schemas_of_object_info(odd)}
+    found = check_plan(parse_workflow(graph(node(1, "Odd")), known), known)
+    assert len(found.problems) < 11_000
+
+
 @pytest.mark.parametrize(
     ("limits", "says"),
     [

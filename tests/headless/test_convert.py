@@ -91,7 +91,7 @@ def test_a_description_may_come_from_a_running_host():
         address = f"http://127.0.0.1:{server.server_port}"
         assert load_object_info(address).keys() == {"KSampler"}
         assert load_object_info(f"{address}/object_info").keys() == {"KSampler"}
-        with pytest.raises(UsageError, match="does not answer"):
+        with pytest.raises(UsageError, match="answers 404"):
             load_object_info(f"{address}/other")
         server.shutdown()
     with pytest.raises(UsageError, match="does not answer"):
@@ -115,6 +115,22 @@ def test_what_is_no_description_is_refused(tmp_path, text, error, says):
     with pytest.raises(error, match=says) as caught:
         load_object_info(tmp_path / "info.json")
     assert "object_info" in caught.value.hint
+
+
+def test_a_host_that_refuses_says_how():
+    class Host(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(503)
+
+        def log_message(self, *_args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}?x=1"
+        with pytest.raises(UsageError, match=r"/object_info\?x=1 answers 503"):
+            load_object_info(address)
+        server.shutdown()
 
 
 def test_a_description_that_is_not_there_is_a_usage_error(tmp_path):
@@ -202,6 +218,54 @@ def test_a_broken_webp_is_refused(tmp_path, chunks, says):
     (tmp_path / "x.webp").write_bytes(b"RIFF\0\0\0\0WEBP" + chunks)
     with pytest.raises(WorkflowFormatError, match=says):
         load_workflow(tmp_path / "x.webp")
+
+
+def test_a_sound_text_serves_where_the_other_is_damaged(tmp_path):
+    texts = PngInfo()
+    texts.add_text("prompt", '{"1": {"class_type"')
+    texts.add_text("workflow", json.dumps({"nodes": [{"id": 7, "type": "EmptyImage", "widgets_values": [8, 8, 1, 0]}]}))
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=texts)
+    assert list(convert_workflow(tmp_path / "a.png")) == ["7"]
+    texts = PngInfo()
+    texts.add_text("prompt", '{"1": {"class_type"')
+    Image.new("RGB", (2, 2)).save(tmp_path / "b.png", pnginfo=texts)
+    with pytest.raises(WorkflowFormatError, match=r"b\.png: its text 'prompt': "):
+        convert_workflow(tmp_path / "b.png")
+
+
+def test_a_png_that_is_cut_off_says_so(tmp_path):
+    texts = PngInfo()
+    texts.add_text("prompt", json.dumps(PROMPT))
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=texts)
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: whole.index(b"EmptyImage")])
+    with pytest.raises(WorkflowFormatError, match="cut off"):
+        convert_workflow(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("source", [None, [], 3, "[]"])
+def test_what_is_no_workflow_at_all_is_a_typed_error(source, tmp_path):
+    if isinstance(source, str):
+        (tmp_path / "w.json").write_text(source)
+        source = tmp_path / "w.json"
+    with pytest.raises(WorkflowFormatError, match="a workflow is a JSON object"):
+        convert_workflow(source)
+
+
+@pytest.mark.parametrize("info", [[], {}])
+def test_what_describes_nothing_is_a_typed_error(info):
+    with pytest.raises(NodeDefinitionError, match="describes no node classes"):
+        convert_workflow(PROMPT, info)
+
+
+def test_the_editors_form_may_be_wrapped_as_a_prompt():
+    assert convert_workflow({"prompt": sampler()}) == convert_workflow(sampler())
+
+
+def test_what_the_reader_refuses_names_the_file(tmp_path):
+    (tmp_path / "odd.json").write_text('{"nodes": [7], "links": []}')
+    with pytest.raises(WorkflowFormatError, match=r"^odd\.json: "):
+        convert_workflow(tmp_path / "odd.json")
 
 
 def test_a_png_of_the_host_converts_too(tmp_path):

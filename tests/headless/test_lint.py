@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 from editor_corpus import object_info, templates
 
@@ -296,6 +297,28 @@ def test_convert_prints_the_api_format_and_says_what_it_could_not_tell(write, tm
     code, out, err = run(convert_command, capsys, path, "--object-info", tmp_path / "info.json")
     assert (code, err) == (0, "")
     assert json.loads(out)["1"]["inputs"]["seed"] == 1
+
+
+def test_convert_does_not_write_over_what_it_reads(write, monkeypatch):
+    path = write({"1": LOAD, "2": SAVE})
+    before = path.read_bytes()
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(click.UsageError, match="is the workflow itself"):
+        convert_command.main([str(path), "-o", "workflow.json"], standalone_mode=False)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["/etc/out", "../../out", "C:\\out"])
+def test_a_name_that_leads_out_of_the_output_folder_is_found_before_anything_runs(write, name):
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": name}}
+    photo = {"class_type": "PhotokeepSavePhoto", "inputs": {"image": ["1", 0], "filename": name, "format": "PNG",
+             "bit_depth": "8", "quality": 90, "if_exists": "number"}}  # fmt: skip
+    found = [each for each in lint(write({"1": LOAD, "2": save, "3": photo})).findings if each.severity == "error"]
+    hints = {each.problem.node_id: f"{each.problem.message}. {each.problem.hint}" for each in found
+             if each.problem.code == "custom_validation_failed"}  # fmt: skip
+    assert hints.keys() == {"2", "3"}
+    assert "%photo%" not in hints["2"]
+    assert "%photo%" in hints["3"]
 
 
 def test_both_commands_are_part_of_the_program():
