@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .editor_graph import SUBGRAPH_INPUT, SUBGRAPH_OUTPUT
+from .editor_graph import ANY_TYPE, SUBGRAPH_INPUT, SUBGRAPH_OUTPUT
 from .editor_ids import innermost_first
 from .editor_nodes import VIRTUAL_TYPES, LiveBoundary, LiveGraph, LiveNode, show_widget, sockets_by_source
 from .editor_promotion import show_listed_widgets
 from .editor_widgets import Fields, Socket, Widget, filled_fields
-from .schema import DYNAMIC_COMBO
+from .schema import DYNAMIC_COMBO, MATCH_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,9 @@ def _node(node: EditorNode, schema: NodeSchema | None, subgraph: LiveGraph | Non
         if slot.name not in known and not slot.widget and not unchosen:
             known.add(slot.name)
             fields.sockets.append(Socket(slot.name, slot.type))
-    return LiveNode(node, node.title or schema.display_name, fields, [each.type for each in schema.outputs], schema)
+    # An output of whatever type it is given starts as one of any type.
+    outputs = [ANY_TYPE if each.type == MATCH_TYPE else each.type for each in schema.outputs]
+    return LiveNode(node, node.title or schema.display_name, fields, outputs, schema)
 
 
 def _plain_fields(node: EditorNode) -> Fields:
