@@ -190,16 +190,19 @@ def _entrances(live: LiveGraph, inputs: Sequence[Boundary]) -> list[LiveBoundary
 
 
 def _exits(graph: EditorGraph, outputs: Sequence[Boundary]) -> list[LiveBoundary]:
-    """A subgraph's outputs with what they come from: the first link of the output, else of the file."""
-    into: dict[int, list[EditorLink]] = {}
+    """A subgraph's outputs with what they come from: the first link that the output names.
+
+    Of several links into one output the editor keeps the first in the file, under the names of all of them.
+    """
+    kept: dict[int, EditorLink] = {}
     for link in graph.links.values():
         if link.target_id == SUBGRAPH_OUTPUT:
-            into.setdefault(link.target_slot, []).append(link)
+            kept.setdefault(link.target_slot, link)
     made = []
-    for index, boundary in enumerate(outputs):
-        links = {link.id: link for link in into.get(index, ())}
-        first = next((links[link_id] for link_id in boundary.links if link_id in links), None)
-        first = first or next(iter(links.values()), None)
-        source = (first.origin_id, first.origin_slot) if first is not None else None
+    for boundary in outputs:
+        named = next((graph.links[link_id] for link_id in boundary.links if link_id in graph.links), None)
+        if named is not None and named.target_id == SUBGRAPH_OUTPUT:
+            named = kept[named.target_slot]
+        source = (named.origin_id, named.origin_slot) if named is not None else None
         made.append(LiveBoundary(boundary.name, boundary.type, source=source))
     return made

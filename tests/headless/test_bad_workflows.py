@@ -110,7 +110,9 @@ def subgraph(name: str, *nodes: Any, links: Any = (), inputs: Any = (), outputs:
         "links": [dict(zip(("id", "origin_id", "origin_slot", "target_id", "target_slot"), each, strict=False))
                   for each in links],
         "inputs": [{"name": each, "type": "IMAGE"} for each in inputs],
-        "outputs": [{"name": each, "type": "IMAGE"} for each in outputs],
+        "outputs": [{"name": each, "type": "IMAGE",
+                     "linkIds": [link[0] for link in links if link[3:5] == (-20, index)]}
+                    for index, each in enumerate(outputs)],
     }  # fmt: skip
 
 
