@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from .cli_models import models_group
-from .cli_options import HELP_OPTIONS, JobOptions, job_options, require_folder
+from .cli_options import HELP_OPTIONS, JobOptions, job_options, require_folder, require_report_place
 from .cli_plan import plan_command, show_plan
 from .cli_workflow import convert_command, lint_command
 from .terminal import as_json_text, only_reports_on_stdout, open_console, plain, write_text
@@ -96,8 +96,8 @@ def run_workflow(
     if quiet and verbose:
         raise click.UsageError("-q and -v contradict each other")
     budget = parse_size(vram_budget) if vram_budget else None
-    if json_path not in {None, "-"} and Path(str(json_path)).is_dir():
-        raise click.UsageError(f"--json {json_path} is a folder: name a file in it")
+    require_report_place(json_path, "--json", options.workflow)
+    require_report_place(metrics_path, "--metrics", options.workflow)
     if plan_only:
         show_plan(options, None if quiet else "text", json_path=json_path)
         return
@@ -127,7 +127,8 @@ def run_workflow(
     if metrics_path is not None:
         write_metrics(metrics_path)
     if interrupted:
-        _fail("interrupted. Finished stages are kept: run the same command again to go on.", EXIT_INTERRUPTED)
+        kept = "" if options.no_cache else " Finished stages are kept: run the same command again to go on."
+        _fail(f"interrupted.{kept}", EXIT_INTERRUPTED)
     if error is not None:
         raise error
     if code:
@@ -166,8 +167,6 @@ def _require_metrics(path: Path) -> None:
     """Find out before any work whether ``--metrics`` can be written."""
     from photokeep_nodes.vram_metrics import require_prometheus
 
-    if path.is_dir():
-        raise click.UsageError(f"--metrics {path} is a folder: name a file in it, such as photokeep.prom")
     require_folder(path.parent, "--metrics")
     require_prometheus()
 
@@ -288,7 +287,9 @@ def _guarded(command: Callable[..., object]) -> None:
     try:
         command(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(file=text)
+        click.echo(plain(text.getvalue()), err=True, nl=False)  # with names of files that a shell's * has found
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted.", EXIT_INTERRUPTED)

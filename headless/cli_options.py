@@ -130,6 +130,37 @@ def job_options(command: Callable[..., object]) -> Callable[..., object]:
     return decorated
 
 
+def require_report_place(target: str | Path | None, option: str, workflow: Path) -> None:
+    """Refuse, before any work, a report that would be written over the workflow or a photo, or into no file.
+
+    Args:
+        target: file to write to; "-" and None are none.
+        option: its name, for the message.
+        workflow: what is read.
+
+    Raises:
+        click.UsageError: it would.
+    """
+    from photokeep_nodes.photo_io.paths import EXTENSIONS
+
+    if target is None or str(target) == "-":
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise click.UsageError(f"{option} {target} is a folder: name a file in it")
+    if _is_same(path, workflow):
+        raise click.UsageError(f"{option} {target} is the workflow itself: name another file")
+    if path.suffix.lower() in EXTENSIONS:
+        raise click.UsageError(f"{option} {target}: that is the name of a photo, and what is written is none")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
 def require_folder(path: Path, option: str) -> None:
     """Refuse, before any work, an output folder that is a file or lies below one.
 

@@ -6,12 +6,11 @@ The plan is shown in any case; 3 then says that a run would end with 3, because 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .cli_options import HELP_OPTIONS, JobOptions, job_options
+from .cli_options import HELP_OPTIONS, JobOptions, job_options, require_report_place
 from .terminal import as_json_text, only_reports_on_stdout, open_console, plain, write_text
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ def plan_command(options: JobOptions, format_name: Format, target: str, *, verbo
     photokeep plan workflows/restore.json
     photokeep plan workflows/restore.json -i scan.jpg --format svg -O plan.svg
     """  # noqa: D301 - click's mark against rewrapping is a real backspace
-    if target != "-" and Path(target).is_dir():
-        raise click.UsageError(f"-O {target} is a folder: name a file in it")
+    require_report_place(target, "-O", options.workflow)
     show_plan(options, format_name, target)
 
 
@@ -67,6 +65,8 @@ def show_plan(
         write_text(target, _rendered(found, format_name))
         if found.problem is not None:  # which a table says itself
             click.echo(plain(f"warning: {found.problem}"), err=True)
+    elif found.problem is not None:
+        click.echo(plain(f"error: {found.problem}"), err=True)
     if json_path is not None:
         write_text(json_path, as_json_text(found.as_json()))
     if found.exit_code:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import HELP_OPTIONS
+from .cli_options import HELP_OPTIONS, require_report_place
 from .terminal import as_json_text, open_console, plain, write_text
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def convert_command(workflow: Path, target: str, object_info: str | None) -> Non
     from .convert import schemas_for
     from .workflow import read_workflow
 
-    if target != "-":
-        _require_another_file(target, workflow)
+    require_report_place(target, "-o", workflow)
     schemas = schemas_for(object_info)
     found = read_workflow(workflow, schemas)
     write_text(target, as_json_text(found.to_prompt()))
@@ -58,20 +57,14 @@ def convert_command(workflow: Path, target: str, object_info: str | None) -> Non
         sys.exit(1)
 
 
-def _require_another_file(target: str, workflow: Path) -> None:
-    path = Path(target)
-    if path.is_dir():
-        raise click.UsageError(f"-o {target} is a folder: name a file in it")
-    if path.exists() and workflow.exists() and path.samefile(workflow):
-        raise click.UsageError(f"-o {target} is the workflow itself: name another file")
-
-
 def _doubts(found: Workflow, schemas: dict[str, NodeSchema]) -> list[str]:
     """What could not be told, and what was decided."""
+    from .graph import printable
+
     lines = [problem.line() for problem in (*found.problems, *found.warnings)]
     unknown = sorted({node.class_type for node in found.nodes.values()} - schemas.keys())
     if unknown and found.source == "editor":
-        some = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        some = ", ".join(map(printable, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         lines.append(
             f"nobody describes {some}: what the file has typed in for them is left out."
             " Name a ComfyUI that knows them with --object-info."

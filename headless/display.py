@@ -11,7 +11,7 @@ from rich.table import Table
 
 from .events import RunEnded, RunEvent, RunStarted, StageEnded, StageProgressed, StageStarted, Warned
 from .models_display import print_weights, size
-from .terminal import plain
+from .terminal import one_line, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,9 +50,9 @@ class LiveDisplay:
         self._many = False
         self._task: TaskID | None = None
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
-            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
@@ -79,7 +79,7 @@ class LiveDisplay:
         elif isinstance(event, StageProgressed):
             if self._task is not None:
                 unit = plain(f"{event.unit} {min(int(event.done) + 1, event.total)}/{event.total}")
-                unit = "" if event.total == 1 else escape(unit)
+                unit = "" if event.total == 1 else unit
                 self._progress.update(self._task, completed=event.done, total=event.total, unit=unit)
         elif isinstance(event, StageEnded):
             self._finish(event.result)
@@ -95,15 +95,15 @@ class LiveDisplay:
         self._drop_task()
         if self._verbose or not self._console.is_terminal:
             why = f" ({escape(event.why)})" if self._verbose else ""
-            self._console.print(f"  {escape(event.title)} ...{why}")
-        description = f"{event.index}/{event.total} {escape(plain(event.title))}"
+            self._console.print(f"  {escape(one_line(event.title))} ...{why}")
+        description = f"{event.index}/{event.total} {one_line(event.title)}"
         self._task = self._progress.add_task(description, total=None, unit="")
 
     def _finish(self, result: StageResult) -> None:
         self._drop_task()
         style = _STYLES[result.status]
         seconds = f" {result.seconds:.1f} s" if result.status == "ran" else ""
-        self._console.print(f"  [{style}]{result.status:>7}[/] {escape(result.title)}{seconds}")
+        self._console.print(f"  [{style}]{result.status:>7}[/] {escape(one_line(result.title))}{seconds}")
         # A photo alone is looked at closely; of a thousand, the same is in --json.
         if result.report and (self._verbose or (result.status == "ran" and not self._many)):
             for line in result.report.splitlines():
@@ -126,7 +126,7 @@ def results_table(result: RunResult) -> Table:
     for stage in result.stages:
         ran = stage.status == "ran"
         table.add_row(
-            escape(stage.title),
+            escape(one_line(stage.title)),
             f"[{_STYLES[stage.status]}]{stage.status}[/]",
             escape(stage.why if stage.error is None else stage.error.message.splitlines()[0]),
             f"{stage.seconds:.2f}" if ran else "",

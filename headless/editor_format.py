@@ -21,8 +21,9 @@ from .editor_links import LinkResolver, Scope, Source
 from .editor_live import load_live
 from .editor_nodes import PRIMITIVE, LiveGraph, LiveNode, sockets_by_source
 from .editor_text import with_choices_made, with_placeholders_filled
-from .editor_widgets import CUSTOM_COMBO, UNSET, Widget, draws_widget
+from .editor_widgets import UNSET, Widget, draws_widget
 from .graph import InactiveNode, Problem, Workflow, WorkflowNode, printable, shown
+from .schema import CUSTOM_COMBO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,6 +44,11 @@ _NAMED_FILES = frozenset(
     | {"SaveImageAdvanced", "SaveLatent", "SavePointCloud", "SaveSVGNode", "SaveVideo", "SaveWEBM", "VAESave"}
 )
 """Classes in whose ``filename_prefix`` the editor fills in placeholders."""
+
+
+def has_placeholders(class_type: str, name: str) -> bool:
+    """Whether the editor fills placeholders in when it sends this input."""
+    return name == "filename_prefix" and class_type in _NAMED_FILES
 
 
 def convert(
@@ -135,10 +141,12 @@ class _Converter:
     def _emitted(self, scope: Scope, node: LiveNode, node_id: str) -> WorkflowNode:
         inputs: dict[str, Any] = {}
         chosen: list[str] = []
-        self.room.take(node.title, node.saved.type)
+        self.room.take(node_id, node.title, node.saved.type)
         for widget in node.fields.widgets:
             self.room.take(widget.name, widget.value)
             value = self._sent(scope, node, widget, chosen)
+            if value is not widget.value:  # a text that was filled in
+                self.room.take(value)
             if widget.sent and widget.name and value is not UNSET:
                 inputs[widget.name] = _wrapped(widget, value)
         dropped: dict[str, str] = {}
@@ -155,6 +163,7 @@ class _Converter:
             source = self.resolver.source_of(scope, node, socket)
             if source is None:
                 continue
+            self.room.take(socket.name, source.value if source.link is None else source.link.node_id)
             if source.link is not None:
                 inputs[socket.name] = source.link
             elif source.value is not UNSET:
@@ -210,7 +219,7 @@ class _Converter:
             if choice:
                 chosen.append(widget.name)
             return text
-        if widget.name == "filename_prefix" and node.saved.type in _NAMED_FILES:
+        if has_placeholders(node.saved.type, widget.name):
             return with_placeholders_filled(value, self._widget_text, self.now)
         return value
 
@@ -267,13 +276,13 @@ class _Room:
         self.left = self.allowed
         self._sizes: dict[int, int] = {}
 
-    def take(self, name: str, value: Any) -> None:
-        """Count a value in.
+    def take(self, *values: Any) -> None:
+        """Count values in.
 
         Raises:
-            WorkflowFormatError: it is one too many.
+            WorkflowFormatError: they are too many.
         """
-        self.left -= len(name) + (len(value) if isinstance(value, str) else self._size(value))
+        self.left -= sum(len(value) if isinstance(value, str) else self._size(value) for value in values)
         if self.left < 0:
             raise WorkflowFormatError(
                 f"with its subgraphs taken apart it has more than the {self.allowed:,} characters that are allowed"

@@ -79,6 +79,10 @@ def _node(node: EditorNode, schema: NodeSchema | None, subgraph: LiveGraph | Non
     if schema is None or node.type in VIRTUAL_TYPES:
         return LiveNode(node, node.title or node.type, _plain_fields(node), [each.type for each in node.outputs])
     fields = filled_fields(node, schema)
+    found = {slot.name: slot.type for slot in node.inputs if slot.type not in {"", ANY_TYPE, MATCH_TYPE}}
+    for socket in fields.sockets:
+        if socket.matching:
+            socket.type = found.get(socket.name, socket.type)
     choices = tuple(f"{each.name}." for each in schema.inputs if each.type == DYNAMIC_COMBO)
     # Groups grow as they are connected, those that come with a choice as well.
     growing = {each.name.rpartition(".")[0] for each in fields.sockets if each.name.count(".") > 1}

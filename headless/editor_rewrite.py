@@ -12,19 +12,64 @@ from typing import TYPE_CHECKING, Any
 
 from photokeep_nodes.errors import WorkflowFormatError
 
-from .editor_format import convert
+from .editor_format import convert, has_placeholders
 from .editor_graph import read_node, reference
 from .editor_widgets import UNSET, filled_fields, without_forced
+from .graph import Problem
 from .json_text import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .graph import WorkflowNode
+    from .graph import Workflow, WorkflowNode
     from .schema import NodeSchema
 
 _Changes = dict[str, dict[str, Any]]
 """New values by node id and input name; ``UNSET`` for an input that is gone."""
+
+
+def graph_left_out(node: WorkflowNode, name: str) -> Problem:
+    """The warning that results will not carry the editor's graph, at an input of which it says something else."""
+    return Problem.at(
+        node,
+        "graph_left_out",
+        "the editor's graph in the file does not say what is run, so results carry the prompt alone",
+        input_name=name,
+    )
+
+
+def disagreement(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> tuple[str, str] | None:
+    """Where a prompt and the graph beside it, as in a picture, say different things: (node id, input).
+
+    What the editor itself changes on the way is none: choices made in texts, and names filled in.
+
+    Args:
+        workflow: as it was read.
+        schemas: what is known of node classes; of others the graph says nothing by name.
+
+    Returns:
+        None where there is no such place, no graph, or one that cannot be read.
+    """
+    if workflow.editor_graph is None or workflow.source == "editor":
+        return None
+    try:
+        read = convert(workflow.editor_graph, schemas, DEFAULT_LIMITS).nodes
+    except WorkflowFormatError:
+        return None
+    for node_id, node in workflow.nodes.items():
+        schema, other = schemas.get(node.class_type), read.get(node_id)
+        if schema is None or other is None:
+            continue
+        if other.class_type != node.class_type:
+            return node_id, ""
+        for name, value in node.inputs.items():
+            spec = schema.input(name)
+            chosen = spec is not None and spec.options.get("dynamicPrompts")
+            if chosen or has_placeholders(node.class_type, name):
+                continue
+            if other.inputs.get(name, value) != value:
+                return node_id, name
+    return None
 
 
 def with_values(
@@ -32,7 +77,7 @@ def with_values(
     before: Mapping[str, WorkflowNode],
     after: Mapping[str, WorkflowNode],
     schemas: Mapping[str, NodeSchema],
-) -> dict[str, Any] | None:
+) -> tuple[dict[str, Any] | None, tuple[str, str]]:
     """The editor's graph with the values of some nodes changed.
 
     Args:
@@ -42,9 +87,11 @@ def with_values(
         schemas: what is known of node classes.
 
     Returns:
-        None where no graph was found that converts to just that.
+        The graph, and ("", ""); or None where none was found that converts to just that, and the node's id and the
+        input that it is about.
     """
     changes = _changes(before, after)
+    culprit = next(((node_id, name) for node_id, values in changes.items() for name in values), ("", ""))
     now = datetime.now().astimezone()
     try:
         old = convert(raw, schemas, DEFAULT_LIMITS, now=now).nodes
@@ -55,12 +102,19 @@ def with_values(
                     continue
                 written = _written(graph, node_id, schemas[after[node_id].class_type], name, value)
                 if written is None:
-                    return None
+                    return None, (node_id, name)
                 graph = written
         new = convert(graph, schemas, DEFAULT_LIMITS, now=now).nodes
     except WorkflowFormatError:  # a picture's own, which came beside the prompt and was not read before
-        return None
-    return graph if _differ_by(changes, old, new) else None
+        return None, culprit
+    if old.keys() != new.keys() or not changes.keys() <= old.keys():
+        return None, culprit
+    for node_id, node in new.items():
+        expected = {**old[node_id].inputs, **changes.get(node_id, {})}
+        for name in dict.fromkeys((*changes.get(node_id, ()), *expected, *node.inputs)):
+            if node.inputs.get(name, UNSET) != expected.get(name, UNSET):
+                return None, (node_id, name) if node_id in changes else culprit
+    return graph, ("", "")
 
 
 def _changes(before: Mapping[str, WorkflowNode], after: Mapping[str, WorkflowNode]) -> _Changes:
@@ -73,17 +127,6 @@ def _changes(before: Mapping[str, WorkflowNode], after: Mapping[str, WorkflowNod
         gone = dict.fromkeys(inputs.keys() - node.inputs.keys(), UNSET)
         changes[node_id] = {**values, **gone}
     return changes
-
-
-def _differ_by(changes: _Changes, old: Mapping[str, WorkflowNode], new: Mapping[str, WorkflowNode]) -> bool:
-    """Whether one reading is the other with the changes made, and nothing else."""
-    if old.keys() != new.keys() or not changes.keys() <= old.keys():
-        return False
-    for node_id, node in new.items():
-        expected = {**old[node_id].inputs, **changes.get(node_id, {})}
-        if dict(node.inputs) != {name: value for name, value in expected.items() if value is not UNSET}:
-            return False
-    return True
 
 
 def _written(raw: dict[str, Any], node_id: str, schema: NodeSchema, name: str, value: Any) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .dynamic_inputs import chosen_inputs, growth_of, resolved
-from .schema import AUTOGROW, DYNAMIC_COMBO, WIDGET_TYPES
+from .schema import AUTOGROW, CUSTOM_COMBO, DYNAMIC_COMBO, MATCH_TYPE, WIDGET_TYPES
 
 if TYPE_CHECKING:
     from .editor_graph import EditorNode
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 UNSET: Final = object()
 """The value of a widget nobody gave one; it is not sent."""
-
-CUSTOM_COMBO = "CustomCombo"
-"""A list of choices that users type in themselves: the editor adds a widget for each."""
 
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload")
 _WITH_3D_BUTTONS = frozenset({"Load3D"})
@@ -64,6 +61,7 @@ class Socket:
         widget: the widget it can stand in for; None for a plain socket.
         link: where its link comes from, as (node id, output index); None where nothing is connected.
         link_id: that link's own id in the file.
+        matching: its type becomes that of what is connected.
     """
 
     name: str
@@ -71,6 +69,7 @@ class Socket:
     widget: Widget | None = None
     link: tuple[str, int] | None = None
     link_id: str = ""
+    matching: bool = False
 
 
 @dataclass(eq=False)
@@ -224,8 +223,7 @@ def _add_socket(made: Fields, spec: InputSchema) -> None:
             for each in growth.step(index):
                 _add_input(made, each)
         return
-    spec = resolved(spec)
-    made.sockets.append(Socket(spec.name, spec.type))
+    made.sockets.append(Socket(spec.name, resolved(spec).type, matching=spec.type == MATCH_TYPE))
 
 
 def _add_input(made: Fields, spec: InputSchema) -> None:
@@ -274,6 +272,13 @@ def _choose(made: Fields, widget: Widget, *, same: bool) -> None:
     made.widgets[at:at] = new.widgets
     own = next((index + 1 for index, each in enumerate(made.sockets) if each.widget is widget), len(made.sockets))
     made.sockets[own:own] = new.sockets
+
+
+def is_added(class_type: str, name: str) -> bool:
+    """Whether an input is of a widget that the editor itself adds to a class, and sends with the others."""
+    if class_type in _WITH_3D_BUTTONS:
+        return name in _BUTTONS_3D
+    return class_type in _WITH_3D_PREVIEW and name == "image"
 
 
 def draws_widget(type_name: str) -> bool:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 50
 """How many problems an error's text spells out; its context holds all of them."""
 
+KEPT_LEVELS = 16
+"""How many of the subgraphs around a node a problem keeps; the node's id names all."""
+
 SHOWN_LEVELS = 4
-"""How many of the subgraphs around a node a message names."""
+"""How many of them a message names."""
 
 SHOWN_STEPS = 12
 """How many nodes of a cycle a message names."""
@@ -98,8 +101,10 @@ class Problem:
 
     @classmethod
     def at(cls, node: WorkflowNode, code: str, message: str, *, input_name: str = "", hint: str = "") -> Problem:
-        """A problem of ``node``."""
-        return cls(code, message, node.id, node.title, node.class_type, input_name, hint, node.within)
+        """A problem of ``node``; names that would fill a page are cut."""
+        title, class_type, name = (printable(each, 200) for each in (node.title, node.class_type, input_name))
+        within = tuple(printable(each, 100) for each in node.within[-KEPT_LEVELS:])
+        return cls(code, message, node.id, title, class_type, name, hint, within)
 
     def line(self) -> str:
         """The problem on one line: code, node id and title, input, what is wrong, what to do."""

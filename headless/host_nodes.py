@@ -26,6 +26,9 @@ CORE_NODES = frozenset(_NAMES.split())
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What the editor calls the classes of subgraphs."""
 
+OUR_PREFIX = "Photokeep"
+"""How the classes of Photokeep's own nodes begin."""
+
 CORE_PACK = "comfy-core"
 """What the editor's files call ComfyUI itself where they name a node's pack."""
 
@@ -40,10 +43,12 @@ def unknown_class_hint(node: WorkflowNode, known: Iterable[str]) -> str:
     known = list(known)
     if _UUID.fullmatch(node.class_type):
         return "It is a subgraph whose definition is not in the file. Open it where it was made, and save it again."
+    if node.class_type.startswith(OUR_PREFIX):
+        return "It is Photokeep's own: that ComfyUI does not have Photokeep's nodes, or not this version of them."
     if node.pack == CORE_PACK or node.class_type in CORE_NODES:
         return "It is one of ComfyUI's own nodes, and none of those that can be run without ComfyUI."
     if close := difflib.get_close_matches(node.class_type, known, n=3, cutoff=0.7):
         return f"Did you mean {' or '.join(close)}?"
     pack = f" ({printable(node.pack)})" if node.pack else ""
-    allow = "If the pack needs no ComfyUI and you trust it, --allow-pack PATH runs its code."
+    allow = "If the pack needs no ComfyUI and you trust it, photokeep-run --allow-pack PATH runs its code."
     return f"It comes from another node pack{pack}, which is not part of Photokeep. {allow}"

@@ -13,6 +13,7 @@ from photokeep_nodes.errors import PhotokeepError, UsageError, WeightsMissingErr
 from photokeep_nodes.photo_io.paths import EXTENSIONS
 
 from . import core_nodes
+from .editor_rewrite import disagreement, graph_left_out
 from .events import RunEnded, RunResult, RunStarted, Warned
 from .graph import invalid
 from .input_sizes import oversized_inputs
@@ -84,6 +85,16 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
+def _agreeing(workflow: Workflow, schemas: Mapping[str, NodeSchema]) -> Workflow:
+    """The same without the editor's graph, and with a warning, where that says something else than what is run."""
+    place = disagreement(workflow, schemas)
+    if place is None:
+        return workflow
+    node_id, name = place
+    warning = graph_left_out(workflow.nodes[node_id], name)
+    return replace(workflow, editor_graph=None, warnings=(*workflow.warnings, warning))
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One photo's run, checked and ready.
@@ -132,7 +143,7 @@ class Job:
         self.schemas: Mapping[str, NodeSchema] = {**schemas_of_packs(self.packs), **ours}
         self.store = store
         with errors_naming(workflow_path):
-            parsed = parse_workflow(content, self.schemas)
+            parsed = _agreeing(parse_workflow(content, self.schemas), self.schemas)
         # A workflow finds its photos beside itself, as the shipped ones do, and in ./input, as in the editor.
         self._settings = replace(settings, input_dirs=(workflow_path.resolve().parent, Path("input").resolve()))
         self._workflow = apply_overrides(parsed, list(overrides), self.schemas)

@@ -178,7 +178,7 @@ class FetchDisplay:
         self._console = console
         self._task: TaskID | None = None
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -198,7 +198,7 @@ class FetchDisplay:
     def begin(self, what: str, total: int) -> None:
         """A file of ``total`` bytes is next."""
         self.end()
-        self._task = self._progress.add_task(escape(plain(what)), total=total)
+        self._task = self._progress.add_task(plain(what), total=total)
         if not self._console.is_terminal:
             self._console.print(f"{what}, {size(total)} ...", markup=False)
 

@@ -14,7 +14,7 @@ from photokeep_nodes.errors import NodeDefinitionError, UsageError, WorkflowForm
 
 from .graph import printable
 from .json_text import Limits, read_json
-from .schema import NodeSchema, input_schema, output_schemas
+from .schema import CUSTOM_COMBO, NodeSchema, input_schema, output_schemas
 
 _MIB = 1 << 20
 _LIMITS = Limits(file_bytes=64 * _MIB)
@@ -88,8 +88,9 @@ def _schema(class_type: str, info: Any) -> NodeSchema:
         output_node=bool(info.get("output_node")),
         category=str(info.get("category") or ""),
         input_is_list=bool(info.get("is_input_list")),
-        accepts_all=bool(info.get("accept_all_inputs")),
+        accepts_all=bool(info.get("accept_all_inputs")) or class_type == CUSTOM_COMBO,  # which older hosts do not say
         deprecated=bool(info.get("deprecated")),
+        validate_all=class_type == CUSTOM_COMBO,
         validate_args=frozenset(each.name for each in inputs if any(each.options.get(flag) for flag in _UPLOADS)),
     )
 

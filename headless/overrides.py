@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .dynamic_inputs import flat_inputs
-from .editor_rewrite import with_values
-from .editor_widgets import CUSTOM_COMBO
+from .editor_format import has_placeholders
+from .editor_rewrite import graph_left_out, with_values
+from .editor_text import with_placeholders_filled
 from .graph import Link, Problem, Workflow, WorkflowNode, id_key, invalid, printable, shown
 from .host_nodes import unknown_class_hint
-from .schema import DYNAMIC_COMBO
+from .schema import CUSTOM_COMBO, DYNAMIC_COMBO
 from .validation import as_number, closest
 
 if TYPE_CHECKING:
@@ -44,40 +47,57 @@ def apply_overrides(workflow: Workflow, settings: Sequence[str], schemas: Mappin
     """
     by_title = _by_title(workflow)
     nodes = dict(workflow.nodes)
-    mended: set[tuple[str, str]] = set()
-    waiting: list[str] = list(settings)
-    while waiting:
-        refused: dict[str, _RefusedError] = {}
-        for setting in waiting:
-            try:
-                node_id, spec, text = _parsed(setting, replace(workflow, nodes=nodes), by_title, schemas)
-                value = _value(nodes[node_id], spec, text)
-            except _RefusedError as error:
-                refused[setting] = error
-            else:
-                nodes[node_id] = _with_value(nodes[node_id], schemas[nodes[node_id].class_type], spec.name, value)
-                mended.add((node_id, spec.name))
-        if len(refused) == len(waiting):
-            raise invalid([each.problem for each in refused.values()], "The settings cannot be applied")
-        waiting = list(refused)  # an input that comes with a choice is there once the choice is made
+
+    def parsed(setting: str) -> tuple[str, InputSchema, Any]:
+        node_id, spec, text = _parsed(setting, replace(workflow, nodes=nodes), by_title, schemas)
+        return node_id, spec, _value(nodes[node_id], spec, text)
+
+    mended: list[tuple[str, str]] = []
+    waiting = list(enumerate(settings))
+    # Choices first, the outer before the inner: each decides which inputs there are to be set, and resets them.
+    for only_choices in (True, False):
+        while True:
+            found = []
+            for place in waiting:
+                with suppress(_RefusedError):
+                    found.append((place, *parsed(place[1])))
+            if only_choices:
+                found = [each for each in found if each[2].widget_type == DYNAMIC_COMBO]
+                outermost = min((each[2].name.count(".") for each in found), default=0)
+                found = [each for each in found if each[2].name.count(".") == outermost]
+            if not found:
+                break
+            for _, node_id, spec, value in found:
+                schema = schemas[nodes[node_id].class_type]
+                text = _filled(schema.class_type, spec.name, value, nodes)
+                nodes[node_id] = _with_value(nodes[node_id], schema, spec.name, text)
+                mended.append((node_id, spec.name))
+            done = {each[0] for each in found}
+            waiting = [each for each in waiting if each not in done]
+    problems = []
+    for _, setting in waiting:
+        try:
+            parsed(setting)
+        except _RefusedError as refused:
+            problems.append(refused.problem)
+    if problems:
+        raise invalid(problems, "The settings cannot be applied")
     return _with_nodes(workflow, nodes, mended, schemas)
 
 
 def _with_nodes(
     workflow: Workflow,
     nodes: Mapping[str, WorkflowNode],
-    mended: set[tuple[str, str]],
+    mended: Sequence[tuple[str, str]],
     schemas: Mapping[str, NodeSchema],
 ) -> Workflow:
     """A workflow with new nodes in place of some; what was wrong with inputs that have new values is so no longer."""
     graph, warnings = workflow.editor_graph, list(workflow.warnings)
     if graph is not None and mended:
-        graph = with_values(graph, workflow.nodes, nodes, schemas)
+        graph, (node_id, name) = with_values(graph, workflow.nodes, nodes, schemas)
         if graph is None:
-            node_id, name = min(mended, key=lambda each: (id_key(each[0]), each[1]))
-            message = "the editor's graph has no place for what was set, so results carry the plain prompt only"
-            warnings.append(Problem.at(nodes[node_id], "graph_left_out", message, input_name=name))
-    problems = tuple(each for each in workflow.problems if (each.node_id, each.input) not in mended)
+            warnings.append(graph_left_out(nodes[node_id], name))
+    problems = tuple(each for each in workflow.problems if (each.node_id, each.input) not in set(mended))
     return replace(workflow, nodes=nodes, editor_graph=graph, problems=problems, warnings=tuple(warnings))
 
 
@@ -91,6 +111,18 @@ def _with_value(node: WorkflowNode, schema: NodeSchema, name: str, value: Any) -
         inputs = _with_inputs_of_choice(schema, name, inputs)
     dropped = {key: reason for key, reason in node.dropped.items() if key != name}
     return replace(node, inputs=inputs, dropped=dropped)
+
+
+def _filled(class_type: str, name: str, value: Any, nodes: Mapping[str, WorkflowNode]) -> Any:
+    """A value with its placeholders filled in where the editor would do so: ``%Node.widget%`` goes by titles."""
+    if not isinstance(value, str) or not has_placeholders(class_type, name):
+        return value
+
+    def text(title: str, widget: str) -> str | None:
+        found = next((each.inputs.get(widget) for each in nodes.values() if each.title == title), None)
+        return None if found is None or isinstance(found, (Link, list, dict)) else str(found)
+
+    return with_placeholders_filled(value, text, datetime.now().astimezone())
 
 
 def _with_inputs_of_choice(schema: NodeSchema, choice: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +171,7 @@ def feed_photo(workflow: Workflow, photo: str, schemas: Mapping[str, NodeSchema]
         node_id, name = places[0]
         node = workflow.nodes[node_id]
         fed = _with_value(node, schemas[node.class_type], name, photo)
-        return _with_nodes(workflow, {**workflow.nodes, node_id: fed}, {(node_id, name)}, schemas)
+        return _with_nodes(workflow, {**workflow.nodes, node_id: fed}, [(node_id, name)], schemas)
     if not places:
         loaders = [schema.display_name for schema in schemas.values() if schema.file_inputs]
         hint = f"Add a node that does: {', '.join(loaders[:5])}." if loaders else ""

@@ -31,12 +31,12 @@ def read_png_text(file: BinaryIO, keywords: Collection[str], limit: int) -> dict
         Keyword to text, for those that are there.
 
     Raises:
-        WorkflowFormatError: not a PNG, cut off before the text is found, or a text over ``limit``.
+        WorkflowFormatError: not a PNG, cut off before a text is found, every text damaged, or one over ``limit``.
     """
     if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
         raise WorkflowFormatError("not a PNG picture")
     texts: dict[str, str] = {}
-    whole = False
+    whole = damaged = False
     for _ in range(_MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
@@ -50,16 +50,24 @@ def read_png_text(file: BinaryIO, keywords: Collection[str], limit: int) -> dict
             continue
         if length > limit:
             raise WorkflowFormatError(f"a text of the picture has {length:,} bytes, more than the {limit:,} allowed")
-        data = file.read(length)
-        file.seek(4, 1)
+        data, check = file.read(length), file.read(4)
         if len(data) < length:
             break
+        if data.partition(b"\0")[0].decode("latin-1") in keywords and check != _checksum(kind, data):
+            damaged = True
+            continue
         keyword, text = _text(kind, data, keywords, limit)
         if text is not None:
             texts[keyword] = text
+    if damaged and not texts:
+        raise WorkflowFormatError("the workflow that the picture carries is damaged: its checksum does not fit")
     if not texts and not whole:
         raise WorkflowFormatError("the picture is cut off, and what is left of it carries no workflow")
     return texts
+
+
+def _checksum(kind: bytes, data: bytes) -> bytes:
+    return zlib.crc32(data, zlib.crc32(kind)).to_bytes(4, "big")
 
 
 def _text(kind: bytes, data: bytes, keywords: Collection[str], limit: int) -> tuple[str, str | None]:

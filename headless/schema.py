@@ -19,6 +19,9 @@ DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 AUTOGROW = "COMFY_AUTOGROW_V3"
 """A socket that multiplies as it is connected."""
 
+CUSTOM_COMBO = "CustomCombo"
+"""The class of a list of choices that users type in themselves: the editor adds a widget for each."""
+
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 """A socket whose type is that of whatever is connected first."""
 

@@ -17,14 +17,21 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _PIPED_WIDTH = 200
-_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the rest of them stand for the bytes of a file's name
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_LONGEST = 200
+_HALVES = re.compile("[\ud800-\udfff]")
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that move a terminal's cursor, set its title, or turn the direction of what follows."""
 
 
 def plain(text: str) -> str:
     """Text of whatever origin as it may be printed: titles, names and reports come from strangers' files."""
     return _STEERING.sub("?", text)
+
+
+def one_line(text: str) -> str:
+    """The same on one line, no longer than 200 characters: a title that goes on below could pass for ours."""
+    line = " ".join(plain(text).split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def open_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
@@ -38,7 +45,7 @@ def open_console(*, stderr: bool = False, file: IO[str] | None = None) -> Consol
         def render_str(self, text: str, **options: Any) -> Text:  # every text but a progress bar's passes here
             return super().render_str(plain(text), **options)
 
-    made = PlainConsole(stderr=stderr, file=file, highlight=False, soft_wrap=True)
+    made = PlainConsole(stderr=stderr, file=file, highlight=False, soft_wrap=True, emoji=False)
     if not made.is_terminal and not os.environ.get("COLUMNS"):
         made.width = _PIPED_WIDTH
     return made
@@ -58,8 +65,7 @@ def write_text(target: str, text: str) -> None:
     Raises:
         PhotokeepError: the file cannot be written.
     """
-    # A file name need not be text; it comes out as the bytes it went in as.
-    data = text.encode("utf-8", "surrogateescape")
+    data = text.encode("utf-8", "backslashreplace")
     if target == "-":
         import click
 

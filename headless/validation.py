@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from photokeep_nodes.errors import PhotokeepError
 
 from .dynamic_inputs import flat_inputs
+from .editor_widgets import is_added
 from .graph import Link, Problem, Workflow, WorkflowNode, printable, shown
 from .schema import LIVE_TYPES
 
@@ -95,7 +96,7 @@ def checked_inputs(
             continue
         if schema.accepts_all:
             inputs[name] = value
-        else:
+        elif not is_added(schema.class_type, name):
             report.warning(node, "unknown_input", "this class has no such input; it is ignored", name)
     _check_by_class(node, schema, workflow, inputs, received, report)
     return inputs

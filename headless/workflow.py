@@ -95,7 +95,7 @@ def errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except WorkflowFormatError as error:
-        message = f"{printable(path.name or str(path))}: {error.message}"
+        message = f"{printable(str(path), 200)}: {error.message}"
         raise WorkflowFormatError(message, hint=error.hint, **{**error.context, "path": str(path)}) from error
 
 
@@ -181,7 +181,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _wrapped_prompt(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     """The API form under ``prompt``: what is posted to a host, and what pictures carry."""
     prompt = raw.get("prompt")
-    if not isinstance(prompt, dict) or "class_type" in prompt:
+    if not isinstance(prompt, dict) or "class_type" in prompt or (not prompt and _editor_graph(raw) is not None):
         return None
     return None if isinstance(raw.get("nodes"), list) or isinstance(prompt.get("nodes"), list) else prompt
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from headless.display import LiveDisplay
 from headless.events import StageProgressed, StageStarted
-from headless.terminal import as_json_text, only_reports_on_stdout, open_console, plain, write_text
+from headless.terminal import as_json_text, one_line, only_reports_on_stdout, open_console, plain, write_text
 from photokeep_nodes.errors import PhotokeepError
 
 
@@ -23,9 +23,10 @@ def test_any_text_is_written_and_read_back(tmp_path, text):
     assert json.loads((tmp_path / "r.json").read_bytes()) == {"said": text}
 
 
-def test_the_name_of_a_file_comes_out_as_the_bytes_it_went_in_as(tmp_path):
+def test_the_name_of_a_file_comes_out_as_text_that_names_it(tmp_path):
     write_text(str(tmp_path / "r.json"), as_json_text([os.fsdecode(b"caf\xe9.png")]))
-    assert b"caf\xe9.png" in (tmp_path / "r.json").read_bytes()
+    (name,) = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert os.fsencode(name) == b"caf\xe9.png"
 
 
 def test_a_file_that_cannot_be_written_is_a_typed_error(tmp_path):
@@ -63,6 +64,17 @@ def test_nothing_that_is_printed_steers_the_terminal():
     text = out.getvalue()
     assert text.count("owned") == 5
     assert plain(text) == text
+
+
+def test_ids_and_names_are_no_pictures():
+    out = io.StringIO()
+    open_console(file=out).print("node 2:100:11, a:fire:b.jpg")
+    assert out.getvalue() == "node 2:100:11, a:fire:b.jpg\n"
+
+
+def test_a_title_stays_on_its_line():
+    assert one_line("x\nerror: all is lost\t\x1b[2J") == "x error: all is lost ?[2J"
+    assert len(one_line("T" * 10_000)) == 200
 
 
 def test_nor_does_a_progress_bar(monkeypatch):

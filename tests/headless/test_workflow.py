@@ -278,7 +278,7 @@ def test_a_file_that_is_no_workflow_is_refused_by_name(tmp_path, data, says):
     (tmp_path / "family.json").write_bytes(data)
     with pytest.raises(WorkflowFormatError, match=says) as caught:
         load_workflow(tmp_path / "family.json")
-    assert caught.value.message.startswith("family.json: ")
+    assert caught.value.message.startswith(f"{tmp_path}/family.json: ")
     assert caught.value.context["path"] == str(tmp_path / "family.json")
 
 
