@@ -14,13 +14,15 @@ from photokeep_nodes.errors import WorkflowFormatError
 
 from .editor_format import convert, has_placeholders
 from .editor_graph import read_node, reference
-from .editor_widgets import UNSET, filled_fields, without_forced
+from .editor_widgets import UNSET, filled_fields, set_value, without_forced
 from .graph import Problem
 from .json_text import DEFAULT_LIMITS
+from .schema import DYNAMIC_COMBO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .editor_widgets import Widget
     from .graph import Workflow, WorkflowNode
     from .schema import NodeSchema
 
@@ -113,7 +115,8 @@ def with_values(
         expected = {**old[node_id].inputs, **changes.get(node_id, {})}
         for name in dict.fromkeys((*changes.get(node_id, ()), *expected, *node.inputs)):
             if node.inputs.get(name, UNSET) != expected.get(name, UNSET):
-                return None, (node_id, name) if node_id in changes else culprit
+                mine = changes.get(node_id, {})
+                return None, (node_id, name if name in mine else next(iter(mine))) if mine else culprit
     return graph, ("", "")
 
 
@@ -176,10 +179,20 @@ def _with_widget(node: dict[str, Any], schema: NodeSchema, name: str, value: Any
         return node
     made = filled_fields(read_node(node), schema)
     values = without_forced(saved or [], schema, made)
-    widgets = [each for each in made.widgets if each.saved]
-    position = next((index for index, each in enumerate(widgets) if each.name == name), None)
+    places = [each for each in made.widgets if each.saved]
+    position = next((index for index, each in enumerate(places) if each.name == name), None)
     if position is None:
         return changed
-    missing = [None if each.value is UNSET else each.value for each in widgets[len(values) : position]]
-    changed["widgets_values"] = [*values[:position], *missing, value, *values[position + 1 :]]
+    widget, surplus = places[position], values[len(places) :]
+    if widget.spec is not None and widget.spec.type == DYNAMIC_COMBO:  # the places behind it are of other widgets now
+        set_value(made, schema, widget, value)
+        places = [each for each in made.widgets if each.saved]
+        changed["widgets_values"] = [*map(_written_value, places), *surplus]
+    else:
+        missing = map(_written_value, places[len(values) : position])
+        changed["widgets_values"] = [*values[:position], *missing, value, *values[position + 1 :]]
     return changed
+
+
+def _written_value(widget: Widget) -> Any:
+    return None if widget.value is UNSET else widget.value

@@ -299,6 +299,22 @@ def test_shared_subgraphs_cannot_multiply_texts_without_end(schemas: Any, long: 
         parse_workflow(graph(*(node(i, INNER) for i in range(10, 90)), **holding(inner)), schemas)
 
 
+def test_nor_can_names_that_are_filled_in_or_promoted_widgets(schemas: Any) -> None:
+    text = node(1, "PrimitiveString", title="T", widgets_values=["x" * 60_000])
+    saves = [node(i, "SaveImage", widgets_values=["%T.value%"]) for i in range(2, 2_000)]
+    with pytest.raises(WorkflowFormatError, match="characters that are allowed"):
+        parse_workflow(graph(text, *saves), schemas)
+    count = 1_000
+    widget = {"name": "value", "type": "STRING", "widget": {"name": "value"}}
+    nodes = [{**node(i, "PrimitiveString", widgets_values=[""]), "inputs": [{**widget, "link": i}]}
+             for i in range(1, count)]  # fmt: skip
+    inner = subgraph(INNER, *nodes, links=[(i, -10, 0, i, 0) for i in range(1, count)], inputs=["value"])
+    inner["inputs"] = [{"name": "value", "type": "STRING", "linkIds": list(range(1, count))}]
+    shown = {"inputs": [{**widget, "link": None}], "widgets_values": ["y" * 100_000]}
+    with pytest.raises(WorkflowFormatError, match="characters that are allowed"):
+        parse_workflow(graph({**node(5_000, INNER), **shown}, **holding(inner)), schemas)
+
+
 def test_sockets_that_bring_sockets_are_counted(schemas: Any) -> None:
     template: dict[str, Any] = {"input": {"required": {"x": ["IMAGE", {}]}}, "min": 1000, "max": 1000, "prefix": "p"}
     for _ in range(5):

@@ -233,6 +233,19 @@ def test_a_sound_text_serves_where_the_other_is_damaged(tmp_path):
         convert_workflow(tmp_path / "b.png")
 
 
+def test_an_empty_prompt_beside_a_graph_is_none(tmp_path):
+    assert list(convert_workflow({"prompt": {}, "workflow": sampler()})) == ["1"]
+
+
+def test_a_text_whose_checksum_does_not_fit_is_not_taken(tmp_path):
+    texts = PngInfo()
+    texts.add_text("prompt", json.dumps(PROMPT))
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=texts)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes().replace(b'"width": 64', b'"width": 65'))
+    with pytest.raises(WorkflowFormatError, match="checksum does not fit"):
+        convert_workflow(tmp_path / "a.png")
+
+
 def test_a_png_that_is_cut_off_says_so(tmp_path):
     texts = PngInfo()
     texts.add_text("prompt", json.dumps(PROMPT))

@@ -321,6 +321,34 @@ def test_a_name_that_leads_out_of_the_output_folder_is_found_before_anything_run
     assert "%photo%" in hints["3"]
 
 
+@pytest.mark.parametrize("name", ["SaveGLB", "CustomCombo"])
+def test_what_the_editor_itself_adds_to_a_class_is_no_unknown_input(write, name):
+    """Hosts describe neither: not that a list takes whatever is typed in, nor widgets that the editor draws."""
+    host = object_info()
+    described = schemas_of_object_info({each: host[each] for each in ("SaveGLB", "CustomCombo", "PreviewAny")})
+    combo = {"class_type": "CustomCombo", "inputs": {"choice": "b", "index": 1, "option1": "a", "option2": "b"}}
+    prompts = {
+        "SaveGLB": {"1": {"class_type": "SaveGLB", "inputs": {"mesh": ["9", 0], "filename_prefix": "x", "image": ""}}},
+        "CustomCombo": {"1": combo, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}},
+    }
+    found = {code for _, code, _ in codes(lint(write(prompts[name]), object_info=described))}
+    assert not found & {"unknown_input", "value_not_in_list"}
+
+
+def test_a_host_without_our_nodes_is_told_so(write):
+    described = schemas_of_object_info({"SaveImage": object_info()["SaveImage"]})
+    report = lint(write({"1": {"class_type": "PhotokeepLoadPhoto", "inputs": {}}, "2": SAVE}), object_info=described)
+    (unknown,) = [each.problem for each in report.findings if each.problem.code == "missing_node_type"]
+    assert "Photokeep's own" in unknown.hint
+
+
+def test_names_of_nodes_do_not_fill_pages(write):
+    name = "N" * 300_000
+    inner = {"id": "abc", "name": name, "nodes": [{"id": i, "type": name + "x"} for i in range(50)], "links": []}
+    report = lint(write({"nodes": [{"id": 99, "type": "abc"}], "links": [], "definitions": {"subgraphs": [inner]}}))
+    assert len(json.dumps(report.as_json())) < 200_000
+
+
 def test_both_commands_are_part_of_the_program():
     assert {"lint", "convert", "plan", "run"} <= headless.cli.photokeep.commands.keys()
 

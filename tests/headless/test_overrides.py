@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headless.graph import Link
-from headless.job import node_schemas
+from headless.job import Job, node_schemas
 from headless.overrides import apply_overrides, feed_photo, input_stages
 from headless.plan import make_plan
 from headless.schema import schemas_of
 from headless.workflow import parse_workflow
+from photokeep_nodes import host
 from photokeep_nodes.errors import WorkflowInvalidError
 
 
@@ -343,7 +345,7 @@ def test_a_new_choice_brings_its_inputs_and_drops_those_of_the_old_one():
     assert changed.nodes["1"].inputs == {
         "resize_type": "scale by multiplier", "resize_type.multiplier": 3.0, "scale_method": "area"
     }  # fmt: skip
-    assert changed.editor_graph is None
+    assert changed.editor_graph["nodes"][0]["widgets_values"] == ["scale by multiplier", 3.0, "area"]
     (refusal,) = refused(workflow, "1.resize_type.multiplier=3", schemas=OURS)
     assert "resize_type.width" in refusal["hint"]
 
@@ -356,3 +358,52 @@ def test_a_typed_in_choice_takes_its_place_in_the_list_along():
     assert parse_workflow(changed.editor_graph, OURS).to_prompt() == changed.to_prompt()
     (refusal,) = refused(workflow, "1.choice=d", schemas=OURS)
     assert (refusal["code"], refusal["hint"]) == ("value_not_in_list", 'Choose from "a", "b", "c".')
+
+
+RESIZE = {"nodes": [node(1, "ResizeImageMaskNode", ["scale dimensions", 10, 20, "center", "area"])],
+          "links": [], "version": 0.4}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_input_that_two_choices_share_keeps_what_was_set_in_either_order(order):
+    settings = ["1.resize_type=scale width", "1.resize_type.width=33"][::order]
+    changed = apply_overrides(parse_workflow(RESIZE, OURS), settings, OURS)
+    assert changed.nodes["1"].inputs["resize_type.width"] == 33
+
+
+def test_the_last_of_several_settings_wins_though_the_choice_comes_after_them():
+    settings = [f"1.resize_type.longer_size={size}" for size in (50, 60, 50)] + ["1.resize_type=scale longer dimension"]
+    changed = apply_overrides(parse_workflow(RESIZE, OURS), settings, OURS)
+    assert changed.nodes["1"].inputs["resize_type.longer_size"] == 50
+
+
+def test_the_warning_names_the_setting_that_has_no_place():
+    graph = in_a_subgraph((2, "PrimitiveString", ["old"]), instances=2)
+    graph["nodes"].append(node(1, "PrimitiveString", ["a"]))
+    changed = apply_overrides(parse_workflow(graph, OURS), ["1.value=b", "11:2.value=new"], OURS)
+    (warning,) = changed.warnings
+    assert (warning.node_id, warning.input) == ("11:2", "value")
+
+
+def test_placeholders_in_a_set_name_are_filled_in_as_in_the_editor():
+    graph = {"nodes": [node(1, "PrimitiveString", ["anna/berta"], inputs=()), node(2, "SaveImage", ["x"])],
+             "links": [], "version": 0.4}  # fmt: skip
+    graph["nodes"][0]["title"] = "Name"
+    changed = apply_overrides(parse_workflow(graph, OURS), ["2.filename_prefix=%Name.value%_%width%"], OURS)
+    assert changed.nodes["2"].inputs["filename_prefix"] == "anna_berta_%width%"
+
+
+@pytest.mark.parametrize(("width", "kept"), [(64, True), (48, False)])
+def test_a_picture_whose_graph_says_something_else_gives_the_prompt_alone(tmp_path, width, kept):
+    prompt = {"1": {"class_type": "EmptyImage", "inputs": {"width": width, "height": 8, "batch_size": 1, "color": 0}},
+              "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}}}  # fmt: skip
+    saved = node(2, "SaveImage", ["%date:yyyy%"], inputs=[{"name": "images", "type": "IMAGE", "link": 1}])
+    graph = {"nodes": [node(1, "EmptyImage", [64, 8, 1, 0]), saved], "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+             "version": 0.4}  # fmt: skip
+    path = tmp_path / "both.json"
+    path.write_text(json.dumps({"prompt": prompt, "workflow": graph}))
+    job = Job(path, settings=host.Standalone(output_dir=tmp_path), store=None)
+    plan = job.laid_out(None).plan
+    assert (plan.workflow.editor_graph is not None) == kept
+    assert [each.code for each in plan.warnings] == ([] if kept else ["graph_left_out"])
+    assert plan.workflow.nodes["1"].inputs["width"] == width
