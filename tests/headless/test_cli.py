@@ -190,6 +190,9 @@ def test_bad_workflows_end_with_2_and_say_why(shell, content, texts):
         (["-i", ""], "there is no photo"),
         (["--device", "cuda:97"], "there is no device cuda:97"),
         (["--json", "."], "is a folder"),
+        (["--json", "result.png"], "the name of a photo"),
+        (["--metrics", "album/photo.jpg"], "the name of a photo"),
+        (["one too\x1b]0;many\x07\x9b2J"], "one too?]0;many??2J"),
     ],
 )
 def test_bad_usage_is_explained(shell, arguments, text):
@@ -198,6 +201,29 @@ def test_bad_usage_is_explained(shell, arguments, text):
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert shell.output() == []
+
+
+@pytest.mark.parametrize("option", ["--json", "--metrics"])
+def test_no_report_is_written_over_the_workflow(shell, option):
+    path = shell.folder / "mine.json"
+    path.write_bytes(RESTORE.read_bytes())
+    for more in ([], ["--plan"], ["--plan", "-q"]):
+        done = shell.run("mine.json", option, path, *more)
+        assert (done.returncode, "is the workflow itself" in done.stderr) == (2, True)
+    assert path.read_bytes() == RESTORE.read_bytes()
+
+
+def test_a_quiet_plan_says_what_would_stop_a_run(shell):
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "gone.pth"}},
+        "3": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["2", 0], "image": ["1", 0]}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "x"}},
+    }  # fmt: skip
+    (shell.folder / "w.json").write_text(json.dumps(prompt))
+    done = shell.run("w.json", "--plan", "-q")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no model file 'gone.pth'" in done.stderr
 
 
 def test_an_output_folder_that_cannot_be_written(shell):

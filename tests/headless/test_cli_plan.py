@@ -136,6 +136,7 @@ def test_one_bad_photo_does_not_hide_the_plans_of_the_others(shell, photo):
         ([RESTORE, "--format", "pdf"], "pdf"),
         ([RESTORE, "--device", "tpu"], "'tpu' is no device"),
         ([RESTORE, "-O", "."], "is a folder"),
+        ([RESTORE, "-O", RESTORE], "is the workflow itself"),
         ([RESTORE, "--set", "Upscale.scale=99"], "value_bigger_than_max"),
         ([RESTORE, "--allow-pack", "nowhere"], "there is no node pack nowhere"),
         ([], "Missing argument"),
