@@ -21,7 +21,7 @@ from .editor_links import LinkResolver, Scope, Source
 from .editor_live import load_live
 from .editor_nodes import PRIMITIVE, LiveGraph, LiveNode, sockets_by_source
 from .editor_text import with_choices_made, with_placeholders_filled
-from .editor_widgets import UNSET, Widget, draws_widget
+from .editor_widgets import UNSET, Widget, as_entered, draws_widget
 from .graph import InactiveNode, Problem, Workflow, WorkflowNode, printable, shown
 from .schema import CUSTOM_COMBO
 
@@ -136,7 +136,7 @@ class _Converter:
             value = with_placeholders_filled(value, self._widget_text, self.now)
         for node, socket in targets:
             if socket.widget is not None:
-                node.set_widget(socket.widget, value)
+                node.set_widget(socket.widget, as_entered(socket.widget.spec, value))
 
     def _emitted(self, scope: Scope, node: LiveNode, node_id: str) -> WorkflowNode:
         inputs: dict[str, Any] = {}

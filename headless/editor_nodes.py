@@ -86,6 +86,7 @@ class LiveGraph:
         name: of a subgraph.
         inputs: of a subgraph.
         outputs: of a subgraph.
+        replaced: inputs that primitives have given way to, by the id of the primitive.
         instances: nodes that stand for it, wherever they are.
     """
 
@@ -93,6 +94,7 @@ class LiveGraph:
     name: str = ""
     inputs: list[LiveBoundary] = field(default_factory=list)
     outputs: list[LiveBoundary] = field(default_factory=list)
+    replaced: dict[str, LiveBoundary] = field(default_factory=dict)
     instances: list[LiveNode] = field(default_factory=list)
 
 

@@ -56,6 +56,8 @@ def show_listed_widgets(instance: LiveNode) -> None:
         elif node is None:
             if entry.node_id == "-1":  # the instance's own input
                 _set(instance.fields.socket(entry.name), entry)
+        elif entry.node_id in graph.replaced:  # by another instance's list
+            _set(instance.fields.sockets[graph.inputs.index(graph.replaced[entry.node_id])], entry)
         elif node.saved.type == PRIMITIVE:
             primitives.setdefault(entry.node_id, []).append(entry)
         else:
@@ -64,7 +66,9 @@ def show_listed_widgets(instance: LiveNode) -> None:
                 shown.add(entry.name, inner.type, [(node, inner)], entry.value)
     fed = sockets_by_source(graph) if primitives else {}
     for node_id, those in primitives.items():
-        _replace_primitive(shown, graph.nodes[node_id], fed.get((node_id, 0), []), those)
+        made = _replacement(shown, graph.nodes[node_id], fed.get((node_id, 0), []), those)
+        if made is not None:
+            graph.replaced[node_id] = made
 
 
 class _Shown:
@@ -96,7 +100,7 @@ class _Shown:
         self._numbers[name] = number
         return unique
 
-    def add(self, name: str, kind: str, targets: list[tuple[LiveNode, Socket]], value: Any) -> None:
+    def add(self, name: str, kind: str, targets: list[tuple[LiveNode, Socket]], value: Any) -> LiveBoundary:
         """Let a new input of the subgraph, and so of each of its instances, feed some sockets."""
         boundary = LiveBoundary(self._unique(name), kind, targets)
         for _, socket in targets:
@@ -115,6 +119,7 @@ class _Shown:
                 self._know(boundary, socket)
                 if socket.widget is not None and value is not UNSET:
                     socket.widget.value = value
+        return boundary
 
 
 def _entries(instance: LiveNode) -> list[_Entry]:
@@ -195,15 +200,15 @@ def _inner_socket(node: LiveNode, entry: _Entry) -> Socket | None:
     return None
 
 
-def _replace_primitive(
+def _replacement(
     shown: _Shown, primitive: LiveNode, targets: list[tuple[LiveNode, Socket]], entries: Sequence[_Entry]
-) -> None:
+) -> LiveBoundary | None:
     """A primitive whose value is shown outside gives way to an input that feeds the same sockets."""
     if len({entry.name for entry in entries}) != 1:
-        return
+        return None
     kind = primitive.outputs[0] if primitive.outputs else "*"
     if not targets or any("*" not in {kind, socket.type} and socket.type != kind for _, socket in targets):
-        return
+        return None
     title = primitive.title
     name = title if title and title != PRIMITIVE else entries[0].name
-    shown.add(name, kind, targets, next((entry.value for entry in entries if entry.value is not UNSET), UNSET))
+    return shown.add(name, kind, targets, next((entry.value for entry in entries if entry.value is not UNSET), UNSET))

@@ -6,8 +6,10 @@ widgets of its own, which take the next places. So the list is made and filled h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from .dynamic_inputs import chosen_inputs, growth_of, resolved
@@ -272,6 +274,53 @@ def _choose(made: Fields, widget: Widget, *, same: bool) -> None:
     made.widgets[at:at] = new.widgets
     own = next((index + 1 for index, each in enumerate(made.sockets) if each.widget is widget), len(made.sockets))
     made.sockets[own:own] = new.sockets
+
+
+def as_entered(spec: InputSchema | None, value: Any) -> Any:
+    """A number as its widget takes it when it is entered, as by a primitive: on the widget's steps, within its limits.
+
+    Values that are loaded are not looked at, whatever they are.
+    """
+    if spec is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    if spec.widget_type == "INT":
+        return _within(spec, _on_steps(value, 1 if spec.step is None else spec.step, spec.min or 0))
+    if spec.widget_type == "FLOAT":
+        step = 0.5 if spec.step is None else spec.step
+        digits = max(0, -math.floor(math.log10(step))) if step > 0 else 0
+        grain = spec.options.get("round") or (10.0**-digits if digits else 0)
+        return _within(spec, _on_grain(value, grain, digits)) if isinstance(grain, (int, float)) and grain else value
+    return value
+
+
+_EXACT = 1e15
+"""Beyond this, and beyond as many digits, floats have no digits left to round."""
+
+
+def _on_steps(value: float, step: float, start: float) -> int | float:
+    if step in {0, 1} or not 1 / _EXACT < abs(step) < _EXACT or max(abs(value), abs(start)) > _EXACT:
+        return _rounded(value)
+    first = math.fmod(start, step)
+    made = _rounded((value - first) / step) * step + first
+    return int(made) if float(made).is_integer() else made
+
+
+def _on_grain(value: float, grain: float, digits: int) -> float:
+    """Both are rounded to: what a class names and what its step has."""
+    if grain < 1 / _EXACT or digits > 15 or abs(value) > _EXACT:
+        return value
+    exact = Decimal(_rounded(value / grain) * grain)
+    return float(exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, Context(prec=60)))
+
+
+def _rounded(value: float) -> int:
+    """Halves go up, as in JavaScript."""
+    return value if isinstance(value, int) else math.floor(value + 0.5)
+
+
+def _within(spec: InputSchema, value: float) -> int | float:
+    """Limits that a class does not name are the editor's own."""
+    return min(max(value, 0 if spec.min is None else spec.min), 2048 if spec.max is None else spec.max)
 
 
 def is_added(class_type: str, name: str) -> bool:
